@@ -1,0 +1,1 @@
+"""Builders and readers that yield one example dict, and the input pipeline."""

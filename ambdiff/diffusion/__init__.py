@@ -1,0 +1,1 @@
+"""The diffusion process, free of Flax: schedules, Gaussian process, samplers."""

@@ -1,0 +1,29 @@
+"""Strict test settings: silent broadcasting and warnings are errors; compiles are cached on disk."""
+
+import os
+import pathlib
+
+# Eight simulated devices let one process test that results do not depend on the topology.
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parents[1] / '.cache' / 'jax')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+flags.FLAGS.mark_as_parsed()
+
+SHARED = pathlib.Path(__file__).parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session')
+def shared():
+    """The folder of real samples and reference numbers; tests that need it skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip('the shared folder of real samples is not here')
+    return SHARED
