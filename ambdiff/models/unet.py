@@ -1,0 +1,148 @@
+"""The denoiser: the guided-diffusion U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233) that CIMD uses.
+
+Input concat(b, x_t) along channels and the step t; output as many channels as asked for (CIMD: eps-hat and v).
+Block names follow the released checkpoint's (`input_blocks_3_0` is `input_blocks.3.0`), so that weights map
+one to one. Beyond it: `patch_size` p puts the widest level at 1/p of the resolution (space to depth on the way
+in, depth to space on the way out), and `num_groups` lets narrow networks keep several channels in a norm group.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ambdiff.models import layers
+
+Array = jax.Array
+
+
+class UNet(nn.Module):
+    """U-Net over [B, H, W, C] and t [B] -> [B, H, W, out_channels] float32.
+
+    H and W must be multiples of `stride`. `attention_resolutions` are down-sampling factors of the
+    widest level (after `patch_size`) at which self-attention is applied; the middle block always has it.
+    `num_head_channels` > 0 sets the heads by width and overrides `num_heads`.
+    """
+
+    model_channels: int = 128
+    out_channels: int = 2
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (8,)
+    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    num_heads: int = 1
+    num_head_channels: int = -1
+    use_scale_shift_norm: bool = False
+    resblock_updown: bool = False
+    conv_resample: bool = True
+    use_new_attention_order: bool = False
+    dropout: float = 0.0
+    num_groups: int = 32
+    patch_size: int = 1
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @property
+    def stride(self) -> int:
+        """The number that H and W must be multiples of."""
+        return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    def _resblock(self, features: int, name: str, resample: str = '') -> nn.Module:
+        block = nn.remat(layers.ResBlock, static_argnums=(3,)) if self.remat else layers.ResBlock
+        return block(
+            features,
+            self.num_groups,
+            self.use_scale_shift_norm,
+            resample,
+            self.dropout,
+            self.dtype,
+            name=name,
+        )
+
+    def _attention(self, channels: int, name: str) -> nn.Module:
+        heads = self.num_heads
+        if self.num_head_channels > 0:
+            heads = channels // self.num_head_channels
+        return layers.SelfAttention(
+            heads, self.num_groups, self.use_new_attention_order, self.dtype, name=name
+        )
+
+    def _resample(self, h: Array, embedding: Array, train: bool, up: bool, name: str) -> Array:
+        """Changes the resolution between levels by whichever of the three ways is chosen."""
+        if self.resblock_updown:
+            block = self._resblock(h.shape[-1], name, 'up' if up else 'down')
+            return block(h, embedding, train)
+        if self.conv_resample:
+            return layers.Resample(up, self.dtype, name=name)(h)
+        return layers.upsample(h) if up else layers.downsample(h)
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
+        """Denoises.
+
+        Args:
+          x: [B, H, W, C] image and noisy mask, concatenated.
+          t: [B] step, as the schedule counts it.
+          train: applies dropout (needs the rng 'dropout').
+
+        Returns:
+          [B, H, W, out_channels] float32.
+
+        Raises:
+          ValueError: H or W is not a multiple of `stride`.
+        """
+        if x.shape[1] % self.stride or x.shape[2] % self.stride:
+            raise ValueError(
+                f'image {x.shape[1]}x{x.shape[2]} is not a multiple of {self.stride}, the '
+                "U-Net's down-sampling"
+            )
+        width = self.model_channels
+        embedding = layers.timestep_embedding(t, width)
+        embedding = layers.Dense(4 * width, self.dtype, name='time_embed_0')(embedding)
+        embedding = layers.Dense(4 * width, self.dtype, name='time_embed_2')(nn.silu(embedding))
+
+        if self.patch_size > 1:
+            x = layers.space_to_depth(x, self.patch_size)
+        h = layers.Conv(
+            self.channel_mult[0] * width, dtype=self.dtype, name='input_blocks_0_0'
+        )(x)
+        skips = [h]
+        last = len(self.channel_mult) - 1
+        index, factor = 1, 1
+        for level, mult in enumerate(self.channel_mult):
+            for _ in range(self.num_res_blocks):
+                h = self._resblock(mult * width, f'input_blocks_{index}_0')(h, embedding, train)
+                if factor in self.attention_resolutions:
+                    h = self._attention(h.shape[-1], f'input_blocks_{index}_1')(h)
+                skips.append(h)
+                index += 1
+            if level != last:
+                h = self._resample(h, embedding, train, False, f'input_blocks_{index}_0')
+                skips.append(h)
+                index += 1
+                factor *= 2
+
+        h = self._resblock(h.shape[-1], 'middle_block_0')(h, embedding, train)
+        h = self._attention(h.shape[-1], 'middle_block_1')(h)
+        h = self._resblock(h.shape[-1], 'middle_block_2')(h, embedding, train)
+
+        index = 0
+        for level, mult in reversed(list(enumerate(self.channel_mult))):
+            for block in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._resblock(mult * width, f'output_blocks_{index}_0')(h, embedding, train)
+                part = 1
+                if factor in self.attention_resolutions:
+                    h = self._attention(h.shape[-1], f'output_blocks_{index}_{part}')(h)
+                    part += 1
+                if level and block == self.num_res_blocks:
+                    h = self._resample(h, embedding, train, True, f'output_blocks_{index}_{part}')
+                    factor //= 2
+                index += 1
+
+        h = nn.silu(layers.GroupNorm(self.num_groups, name='out_0')(h))
+        features = self.out_channels * self.patch_size**2
+        h = layers.Conv(features, zero=True, dtype=self.dtype, name='out_2')(h)
+        if self.patch_size > 1:
+            h = layers.depth_to_space(h, self.patch_size)
+        return h.astype(jnp.float32)
