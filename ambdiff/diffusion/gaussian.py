@@ -1,0 +1,261 @@
+"""Gaussian diffusion over discrete steps t = 0 .. T-1 (Ho et al. 2020; Nichol & Dhariwal 2021; CIMD section 3).
+
+    q(x_t | x_0)          = N(sqrt(abar_t) x_0, 1 - abar_t)                                              (1)
+    q(x_{t-1} | x_t, x_0) = N(mu~_t, beta~_t),  beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)         (2)
+        mu~_t = beta_t sqrt(abar_{t-1}) / (1 - abar_t) x_0 + (1 - abar_{t-1}) sqrt(alpha_t) / (1 - abar_t) x_t
+    p(x_{t-1} | x_t)      = N(mu~_t(x0_hat, x_t), Sigma)                                                 (3)
+        x0_hat = x_t / sqrt(abar_t) - sqrt(1 / abar_t - 1) eps_hat            prediction 'eps'
+        x0_hat = low + (high - low) sigmoid(logit)                            prediction 'x0'
+        log Sigma = w log beta_t + (1 - w) log beta~_t,  w = (v + 1) / 2      learned variance range
+        Sigma = beta~_t                                                       otherwise
+    L_vlb,t = KL(q(x_{t-1} | x_t, x_0) || p), and at t = 0 the negative log-likelihood of the 8-bit x_0  (4)
+        under the Gaussian discretised to bins of width 2 / 255 on [-1, 1]; both in bits per pixel.
+
+Tables are float64 NumPy; what is drawn from them is float32. Nothing here knows a network.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambdiff.diffusion import schedules
+
+Array = jax.Array
+
+
+def normal_kl(mean1: Array, log_variance1: Array, mean2: Array, log_variance2: Array) -> Array:
+    """KL(N1 || N2) for each element, in nats; arguments of one shape."""
+    return 0.5 * (
+        log_variance2
+        - log_variance1
+        - 1
+        + jnp.exp(log_variance1 - log_variance2)
+        + jnp.square(mean1 - mean2) * jnp.exp(-log_variance2)
+    )
+
+
+def _approximate_normal_cdf(x: Array) -> Array:
+    """The tanh approximation of Phi that the released code's likelihood uses (error below 3e-4)."""
+    return 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def discretized_gaussian_log_likelihood(x: Array, mean: Array, log_scale: Array) -> Array:
+    """log p of 8-bit data x in [-1, 1] under N(mean, exp(log_scale)^2) over bins of 2 / 255, in nats."""
+    inverse = jnp.exp(-log_scale)
+    upper = _approximate_normal_cdf((x - mean + 1 / 255) * inverse)
+    lower = _approximate_normal_cdf((x - mean - 1 / 255) * inverse)
+    log = lambda p: jnp.log(jnp.maximum(p, 1e-12))
+    return jnp.where(x < -0.999, log(upper), jnp.where(x > 0.999, log(1 - lower), log(upper - lower)))
+
+
+def _pixel_mean(x: Array) -> Array:
+    return x.mean(axis=(1, 2, 3))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussianDiffusion:
+    """The process; build it with `create`.
+
+    Attributes:
+      alphas_cumprod: [K] float64, abar of each step kept.
+      timesteps: [K] int, the step of the full schedule that each stands for: what the network is told.
+      learned_variance: the network's second half of channels is v of equation (3).
+      prediction: 'eps' or 'x0' (a logit).
+      mask_range: (low, high), the values of background and foreground.
+    """
+
+    alphas_cumprod: np.ndarray
+    timesteps: np.ndarray
+    learned_variance: bool = True
+    prediction: str = 'eps'
+    mask_range: tuple[float, float] = (0.0, 1.0)
+
+    @classmethod
+    def create(
+        cls,
+        num_steps: int = 1000,
+        schedule: str = 'linear',
+        learned_variance: bool = True,
+        prediction: str = 'eps',
+        mask_range: tuple[float, float] = (0.0, 1.0),
+    ) -> 'GaussianDiffusion':
+        """Makes the process of `num_steps` steps; schedule names are in `schedules`.
+
+        Raises:
+          ValueError: unknown schedule or prediction, no step, or an empty mask range.
+        """
+        if prediction not in ('eps', 'x0'):
+            raise ValueError(f"unknown prediction {prediction!r}; known: 'eps', 'x0'")
+        low, high = mask_range
+        if not low < high:
+            raise ValueError(f'mask_range must be (low, high) with low < high, got {mask_range}')
+        table = schedules.alphas_cumprod(schedule, num_steps)
+        return cls(table, np.arange(num_steps), learned_variance, prediction, (low, high))
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of this process."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def alphas_cumprod_prev(self) -> np.ndarray:
+        """abar_{t-1}, with abar_{-1} = 1."""
+        return np.append(1.0, self.alphas_cumprod[:-1])
+
+    @property
+    def betas(self) -> np.ndarray:
+        """beta_t = 1 - abar_t / abar_{t-1}."""
+        return 1 - self.alphas_cumprod / self.alphas_cumprod_prev
+
+    @property
+    def posterior_variance(self) -> np.ndarray:
+        """beta~_t of equation (2); 0 at t = 0."""
+        return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @property
+    def posterior_log_variance(self) -> np.ndarray:
+        """log beta~_t, with the value of t = 1 at t = 0, where beta~ is 0."""
+        variance = self.posterior_variance
+        if self.num_steps == 1:
+            return np.log(self.betas)
+        return np.log(np.append(variance[1], variance[1:]))
+
+    def respace(self, num_steps: int) -> 'GaussianDiffusion':
+        """The process seen at `num_steps` evenly spaced steps, the last of them T - 1.
+
+        Raises:
+          ValueError: num_steps is not in 1 .. T.
+        """
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f'sampling takes 1 to {self.num_steps} steps, got {num_steps}')
+        if num_steps == self.num_steps:
+            return self
+        ends = np.arange(1, num_steps + 1) * self.num_steps / num_steps
+        keep = np.round(ends).astype(int) - 1
+        return dataclasses.replace(
+            self, alphas_cumprod=self.alphas_cumprod[keep], timesteps=self.timesteps[keep]
+        )
+
+    def _at(self, table: np.ndarray, t: Array) -> Array:
+        """table[t] as float32 [B, 1, 1, 1]."""
+        return jnp.asarray(table, jnp.float32)[t][:, None, None, None]
+
+    def to_range(self, mask: Array) -> Array:
+        """Masks in {0, 1} -> {low, high}."""
+        low, high = self.mask_range
+        return low + (high - low) * mask
+
+    def to_mask(self, x: Array) -> Array:
+        """Masks as bool: nearer to `high` than to `low`."""
+        return x > sum(self.mask_range) / 2
+
+    def q_sample(self, x0: Array, t: Array, noise: Array) -> Array:
+        """x_t of equation (1): x0 and noise [B, H, W, 1], t [B] -> [B, H, W, 1]."""
+        abar = self.alphas_cumprod
+        return self._at(np.sqrt(abar), t) * x0 + self._at(np.sqrt(1 - abar), t) * noise
+
+    def posterior(self, x0: Array, xt: Array, t: Array) -> tuple[Array, Array, Array]:
+        """Equation (2): (mean, variance, log variance), each [B, H, W, 1]."""
+        abar, prev, betas = self.alphas_cumprod, self.alphas_cumprod_prev, self.betas
+        coef1 = self._at(betas * np.sqrt(prev) / (1 - abar), t)
+        coef2 = self._at((1 - prev) * np.sqrt(1 - betas) / (1 - abar), t)
+        mean = coef1 * x0 + coef2 * xt
+        variance = jnp.broadcast_to(self._at(self.posterior_variance, t), mean.shape)
+        log_variance = jnp.broadcast_to(self._at(self.posterior_log_variance, t), mean.shape)
+        return mean, variance, log_variance
+
+    def split(self, network_output: Array) -> tuple[Array, Array | None]:
+        """The network's output [B, H, W, 1 or 2] -> (eps-hat or logit, v or None).
+
+        Raises:
+          ValueError: the number of channels does not fit `learned_variance`.
+        """
+        channels = 2 if self.learned_variance else 1
+        if network_output.shape[-1] != channels:
+            raise ValueError(
+                f'learned_variance={self.learned_variance} needs {channels} output channels, '
+                f'got {network_output.shape[-1]}'
+            )
+        return network_output[..., :1], network_output[..., 1:] if self.learned_variance else None
+
+    def pred_x0(self, network_output: Array, xt: Array, t: Array, clip: bool) -> Array:
+        """x0_hat of equation (3), clipped to [-1, 1] if asked: [B, H, W, 1]."""
+        prediction, _ = self.split(network_output)
+        if self.prediction == 'x0':
+            return self.to_range(jax.nn.sigmoid(prediction))
+        abar = self.alphas_cumprod
+        x0 = self._at(np.sqrt(1 / abar), t) * xt - self._at(np.sqrt(1 / abar - 1), t) * prediction
+        return jnp.clip(x0, -1, 1) if clip else x0
+
+    def pred_eps(self, x0: Array, xt: Array, t: Array) -> Array:
+        """The noise that leads from x0 to xt, the inverse of equation (1): [B, H, W, 1]."""
+        abar = self.alphas_cumprod
+        return (xt - self._at(np.sqrt(abar), t) * x0) / self._at(np.sqrt(1 - abar), t)
+
+    def p_mean_variance(
+        self, network_output: Array, xt: Array, t: Array, clip: bool
+    ) -> dict[str, Array]:
+        """Equation (3): dict(mean, variance, log_variance, pred_x0), each [B, H, W, 1]."""
+        _, v = self.split(network_output)
+        x0 = self.pred_x0(network_output, xt, t, clip)
+        mean, variance, log_variance = self.posterior(x0, xt, t)
+        if v is not None:
+            w = (v + 1) / 2
+            log_variance = w * self._at(np.log(self.betas), t) + (1 - w) * log_variance
+            variance = jnp.exp(log_variance)
+        return {'mean': mean, 'variance': variance, 'log_variance': log_variance, 'pred_x0': x0}
+
+    def ddpm_step(
+        self, network_output: Array, xt: Array, t: Array, noise: Array, clip: bool
+    ) -> Array:
+        """One ancestral step: a draw from equation (3), its mean at t = 0. All [B, H, W, 1]."""
+        p = self.p_mean_variance(network_output, xt, t, clip)
+        noisy = (t > 0).astype(jnp.float32)[:, None, None, None]
+        return p['mean'] + noisy * jnp.exp(0.5 * p['log_variance']) * noise
+
+    def ddim_step(
+        self,
+        network_output: Array,
+        xt: Array,
+        t: Array,
+        t_prev: Array,
+        noise: Array,
+        eta: float,
+        clip: bool,
+    ) -> Array:
+        """One step t -> t_prev of DDIM (Song et al. 2021, equation 12); t_prev = -1 is the clean end.
+
+        sigma = eta sqrt((1 - abar_prev) / (1 - abar_t)) sqrt(1 - abar_t / abar_prev). Arrays [B, H, W, 1], steps [B].
+        """
+        x0 = self.pred_x0(network_output, xt, t, clip)
+        eps = self.pred_eps(x0, xt, t)
+        abar = self._at(self.alphas_cumprod, t)
+        prev = self._at(np.append(1.0, self.alphas_cumprod), t_prev + 1)
+        sigma = eta * jnp.sqrt((1 - prev) / (1 - abar)) * jnp.sqrt(1 - abar / prev)
+        direction = jnp.sqrt(jnp.maximum(1 - prev - sigma**2, 0.0))
+        return jnp.sqrt(prev) * x0 + direction * eps + sigma * noise
+
+    def losses(
+        self, network_output: Array, x0: Array, xt: Array, t: Array, noise: Array
+    ) -> dict[str, Array]:
+        """Per-example losses [B]: `mse` of the noise and `vlb` of equation (4), in bits per pixel.
+
+        The mean of p is frozen inside vlb (Nichol & Dhariwal's hybrid loss): it trains v alone.
+        """
+        prediction, v = self.split(network_output)
+        if self.prediction == 'eps':
+            eps = prediction
+        else:
+            eps = self.pred_eps(self.pred_x0(network_output, xt, t, clip=False), xt, t)
+        frozen = jax.lax.stop_gradient(prediction)
+        if v is not None:
+            frozen = jnp.concatenate([frozen, v], axis=-1)
+        p = self.p_mean_variance(frozen, xt, t, clip=False)
+        mean, _, log_variance = self.posterior(x0, xt, t)
+        kl = normal_kl(mean, log_variance, p['mean'], p['log_variance'])
+        nll = -discretized_gaussian_log_likelihood(x0, p['mean'], 0.5 * p['log_variance'])
+        vlb = jnp.where(t == 0, _pixel_mean(nll), _pixel_mean(kl)) / math.log(2)
+        return {'mse': _pixel_mean(jnp.square(noise - eps)), 'vlb': vlb}
