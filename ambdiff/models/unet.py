@@ -22,16 +22,18 @@ class UNet(nn.Module):
 
     H and W must be multiples of `stride`. `attention_resolutions` are down-sampling factors of the
     widest level (after `patch_size`) at which self-attention is applied; the middle block always has it.
-    `num_head_channels` > 0 sets the heads by width and overrides `num_heads`.
+    `num_head_channels` > 0 sets the heads by width and overrides `num_heads`, and `num_heads_upsample` > 0
+    is the number of heads on the way up.
     """
 
     model_channels: int = 128
     out_channels: int = 2
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (8,)
-    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    channel_mult: tuple[float, ...] = (1, 1, 2, 3, 4)
     num_heads: int = 1
     num_head_channels: int = -1
+    num_heads_upsample: int = -1
     use_scale_shift_norm: bool = False
     resblock_updown: bool = False
     conv_resample: bool = True
@@ -59,8 +61,10 @@ class UNet(nn.Module):
             name=name,
         )
 
-    def _attention(self, channels: int, name: str) -> nn.Module:
+    def _attention(self, channels: int, name: str, up: bool = False) -> nn.Module:
         heads = self.num_heads
+        if up and self.num_heads_upsample > 0:
+            heads = self.num_heads_upsample
         if self.num_head_channels > 0:
             heads = channels // self.num_head_channels
         return layers.SelfAttention(
@@ -97,21 +101,20 @@ class UNet(nn.Module):
                 "U-Net's down-sampling"
             )
         width = self.model_channels
+        features = [int(mult * width) for mult in self.channel_mult]
         embedding = layers.timestep_embedding(t, width)
         embedding = layers.Dense(4 * width, self.dtype, name='time_embed_0')(embedding)
         embedding = layers.Dense(4 * width, self.dtype, name='time_embed_2')(nn.silu(embedding))
 
         if self.patch_size > 1:
             x = layers.space_to_depth(x, self.patch_size)
-        h = layers.Conv(
-            self.channel_mult[0] * width, dtype=self.dtype, name='input_blocks_0_0'
-        )(x)
+        h = layers.Conv(features[0], dtype=self.dtype, name='input_blocks_0_0')(x)
         skips = [h]
         last = len(self.channel_mult) - 1
         index, factor = 1, 1
-        for level, mult in enumerate(self.channel_mult):
+        for level in range(last + 1):
             for _ in range(self.num_res_blocks):
-                h = self._resblock(mult * width, f'input_blocks_{index}_0')(h, embedding, train)
+                h = self._resblock(features[level], f'input_blocks_{index}_0')(h, embedding, train)
                 if factor in self.attention_resolutions:
                     h = self._attention(h.shape[-1], f'input_blocks_{index}_1')(h)
                 skips.append(h)
@@ -127,13 +130,14 @@ class UNet(nn.Module):
         h = self._resblock(h.shape[-1], 'middle_block_2')(h, embedding, train)
 
         index = 0
-        for level, mult in reversed(list(enumerate(self.channel_mult))):
+        for level in range(last, -1, -1):
             for block in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._resblock(mult * width, f'output_blocks_{index}_0')(h, embedding, train)
+                h = self._resblock(features[level], f'output_blocks_{index}_0')(h, embedding, train)
                 part = 1
                 if factor in self.attention_resolutions:
-                    h = self._attention(h.shape[-1], f'output_blocks_{index}_{part}')(h)
+                    name = f'output_blocks_{index}_{part}'
+                    h = self._attention(h.shape[-1], name, up=True)(h)
                     part += 1
                 if level and block == self.num_res_blocks:
                     h = self._resample(h, embedding, train, True, f'output_blocks_{index}_{part}')
@@ -141,8 +145,8 @@ class UNet(nn.Module):
                 index += 1
 
         h = nn.silu(layers.GroupNorm(self.num_groups, name='out_0')(h))
-        features = self.out_channels * self.patch_size**2
-        h = layers.Conv(features, zero=True, dtype=self.dtype, name='out_2')(h)
+        channels = self.out_channels * self.patch_size**2
+        h = layers.Conv(channels, zero=True, dtype=self.dtype, name='out_2')(h)
         if self.patch_size > 1:
             h = layers.depth_to_space(h, self.patch_size)
         return h.astype(jnp.float32)
