@@ -69,3 +69,17 @@ def ddim(
         output, xt, t, t - 1, noise, eta, clip
     )
     return _scan(diffusion, denoise_fn, x, keys, step)
+
+
+def stratified_noise(key: Array, num_samples: int, shape: tuple[int, int, int]) -> Array:
+    """N starts that cover the normal distribution evenly: [N, H, W, C], each of them exactly N(0, I).
+
+    Latin hypercube (McKay et al. 1979) of the coefficients of the orthonormal cosine transform: in every
+    coefficient, low frequencies among them, one start lies in each of N strata of equal probability.
+    """
+    stratum_key, place_key = jax.random.split(key)
+    strata = jnp.broadcast_to(jnp.arange(num_samples)[:, None, None, None], (num_samples, *shape))
+    strata = jax.random.permutation(stratum_key, strata, axis=0, independent=True)
+    place = jax.random.uniform(place_key, strata.shape, minval=1e-4, maxval=1 - 1e-4)
+    coefficients = jax.scipy.special.ndtri((strata + place) / num_samples)
+    return jax.scipy.fft.idctn(coefficients, axes=(1, 2), norm='ortho')

@@ -1,1 +1,22 @@
-"""One file a method; each gives init, loss and sample."""
+"""One file a method; each has `create(config)`, whose result gives init, loss and sample."""
+
+import importlib
+import pkgutil
+
+import ml_collections
+
+from ambdiff.errors import UserError
+
+
+def create(config: ml_collections.ConfigDict):
+    """The method that config.method.name names.
+
+    Raises:
+      UserError: there is no such file in ambdiff/methods, or the config does not suit it.
+    """
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if config.method.name not in known:
+        raise UserError(
+            f'config.method.name={config.method.name!r} is not known; use one of {", ".join(known)}'
+        )
+    return importlib.import_module(f'{__name__}.{config.method.name}').create(config)

@@ -49,6 +49,21 @@ class UNet(nn.Module):
         """The number that H and W must be multiples of."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
+    def activation_bytes(self, height: int, width: int) -> int:
+        """Memory of one example's forward pass: every skip connection, and the widest block at work."""
+        size = jnp.dtype(self.dtype).itemsize
+        skips, widest = 0, 0
+        for level, mult in enumerate(self.channel_mult):
+            pixels = height * width // (self.patch_size * 2**level) ** 2
+            features = pixels * mult * self.model_channels
+            skips += features * (self.num_res_blocks + 1) * size
+            # Concatenation of twice the width or more, its norm in float32, and a convolution's result.
+            widest = max(widest, features * (3 * size + 2 * 4 * 3))
+            if 2**level in self.attention_resolutions or level == len(self.channel_mult) - 1:
+                heads = max(1, self.num_heads)
+                widest = max(widest, heads * pixels**2 * (size + 8))
+        return skips + widest
+
     def _resblock(self, features: int, name: str, resample: str = '') -> nn.Module:
         block = nn.remat(layers.ResBlock, static_argnums=(3,)) if self.remat else layers.ResBlock
         return block(

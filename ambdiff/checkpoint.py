@@ -1,0 +1,192 @@
+"""Checkpoints of a run (Orbax), and weights as one .safetensors file.
+
+  <workdir>/checkpoints/<step>/state   step, parameters and optimiser state: what resuming needs
+  <workdir>/checkpoints/<step>/ema     the averaged weights: what sampling needs
+  <workdir>/checkpoints/<step>/config  the config of the run, as JSON
+Saving is asynchronous; a step's folder appears whole or not at all.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from ambdiff.errors import UserError
+
+# Groups that a checkpoint must share with the config that loads it, and with the run that goes on.
+_ARCHITECTURE = ('model', 'diffusion')
+_RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed')
+_FREE = {'data.build_dir', 'method.encoder_seed'}
+
+
+def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list[str]:
+    """Fields of these groups whose value differs, as 'group.field: saved -> now'."""
+    now = json.loads(config.to_json())
+    flat = lambda tree: traverse_util.flatten_dict({g: tree.get(g) for g in groups}, sep='.')
+    saved, now = flat(saved), flat(now)
+    names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
+    return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
+
+
+class Checkpointer:
+    """Saves and restores the checkpoints of one workdir; use as a context manager."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int = 2):
+        self.folder = workdir.absolute() / 'checkpoints'
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_names=('state', 'ema', 'config')
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest step saved, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, ema: Any, config: ml_collections.ConfigDict) -> None:
+        """Starts saving; returns once the arrays are copied."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                ema=ocp.args.StandardSave(ema),
+                config=ocp.args.JsonSave(json.loads(config.to_json())),
+            ),
+        )
+
+    def restore(self, step: int, state: Any, ema: Any, config: ml_collections.ConfigDict):
+        """(state, ema) of a step, shaped, typed and sharded as the abstract trees given.
+
+        Raises:
+          UserError: the run was started with another config.
+        """
+        saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        changed = _differences(saved['config'], config, _RESUMED)
+        if changed:
+            raise UserError(
+                f'{self.folder.parent} holds a run with another config ({"; ".join(changed[:5])}): '
+                'give another --workdir, or the config it was started with'
+            )
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema)
+            ),
+        )
+        return restored['state'], restored['ema']
+
+
+def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) -> None:
+    changed = _differences(saved, config, _ARCHITECTURE)
+    keys = ('channels', 'image_size')
+    changed += [
+        f'data.{k}: {saved["data"][k]} -> {config.data[k]}'
+        for k in keys
+        if saved['data'][k] != config.data[k]
+    ]
+    ours = {'model.dtype', 'model.remat', 'model.dropout'}
+    changed = [c for c in changed if c.split(':')[0] not in ours]
+    if changed:
+        raise UserError(
+            f'checkpoint {path} is of another architecture ({"; ".join(changed[:5])}): '
+            'use the config it was trained with'
+        )
+
+
+def load_weights(path: str, params: Any, config: ml_collections.ConfigDict) -> tuple[Any, int]:
+    """(averaged weights, step) from a workdir, a step's folder or a .safetensors file.
+
+    Args:
+      path: what config.checkpoint says.
+      params: abstract tree (shapes, types and, if wished, shardings) of what is wanted.
+      config: must agree with the one the weights were trained with.
+
+    Raises:
+      UserError: nothing there, not readable, or of another architecture.
+    """
+    place = pathlib.Path(path).absolute()
+    if not place.exists():
+        raise UserError(f'config.checkpoint={path} does not exist')
+    if place.is_file():
+        return _load_safetensors_as(place, params, config)
+    step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
+    folder = place.parent if step is not None else place / 'checkpoints'
+    if not folder.is_dir():
+        raise UserError(
+            f'config.checkpoint={path} is neither a workdir with checkpoints, nor the folder of a '
+            'step, nor a .safetensors file'
+        )
+    names = ('state', 'ema', 'config')
+    with ocp.CheckpointManager(folder, item_names=names) as manager:
+        step = manager.latest_step() if step is None else step
+        if step is None:
+            raise UserError(f'{folder} holds no checkpoint yet: train first')
+        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        _check_architecture(saved['config'], config, path)
+        args = ocp.args.Composite(ema=ocp.args.StandardRestore({'ema': params}))
+        return manager.restore(step, args=args)['ema']['ema'], step
+
+
+def save_safetensors(
+    path: str | os.PathLike, params: Any, config: ml_collections.ConfigDict, step: int, dtype='float16'
+) -> None:
+    """Writes weights, with the config and step as metadata, whole or not at all."""
+    flat = traverse_util.flatten_dict(params, sep='/')
+    tensors = {name: np.ascontiguousarray(np.asarray(v), dtype) for name, v in flat.items()}
+    metadata = {'format': 'ambdiff', 'config': config.to_json(), 'step': str(step)}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    safetensors.numpy.save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:
+    """(float32 weights as a nested dict, config as a plain dict, step).
+
+    Raises:
+      UserError: not a .safetensors file of this project, or cut short.
+    """
+    try:
+        with safetensors.safe_open(path, 'np') as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        raise UserError(f'{path} is not a whole .safetensors file: {error}') from error
+    if metadata.get('format') != 'ambdiff':
+        raise UserError(
+            f'{path} carries no ambdiff config: bring released weights in with '
+            'python -m ambdiff.convert --from_torch='
+        )
+    try:
+        config, step = json.loads(metadata['config']), int(metadata['step'])
+    except (KeyError, ValueError) as error:
+        raise UserError(f'{path} has damaged metadata: {error}') from error
+    return traverse_util.unflatten_dict(flat, sep='/'), config, step
+
+
+def _load_safetensors_as(path, params, config) -> tuple[Any, int]:
+    loaded, saved, step = load_safetensors(path)
+    _check_architecture(saved, config, path)
+    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, params))
+    # A file of weights for sampling may leave out what only training uses (AMN, ACN).
+    wrong = [n for n in want if n.startswith('unet/') and (n not in have or have[n].shape != want[n].shape)]
+    if wrong:
+        raise UserError(f'{path} does not fit the model, for instance at {wrong[0]}')
+    place = lambda n: jax.device_put(have[n], getattr(want[n], 'sharding', None))
+    return traverse_util.unflatten_dict({n: place(n) for n in want if n in have}, sep='/'), step

@@ -1,0 +1,140 @@
+"""Every config field, once, with the paper's value: the files in configs/ change what they need.
+
+`default()` is CIMD as its paper describes it, at its LIDC setting. The config that results is locked: a misspelt
+field is an error, and nothing reads a field with a hidden default.
+"""
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def default() -> ConfigDict:
+    """The paper's setting: 128x128, one CT channel, four raters, T = 1000."""
+    config = ConfigDict()
+    config.seed = 0  # everything random follows from it
+    config.checkpoint = ''  # workdir, step folder or .safetensors file to start from or evaluate
+
+    config.data = data = ConfigDict()
+    data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder
+    data.builder = ''  # 'lidc_simulated' or ''; what to build and read when no path is given
+    data.build_dir = 'data'  # where builders write
+    data.image_size = 128  # pixels, height = width
+    data.fit = 'crop'  # other sizes: 'crop' (centre crop, or padding) or 'resize'
+    data.channels = 1  # image channels
+    data.num_raters = 4  # masks an image
+    data.augment = True  # flips and quarter turns in training
+
+    config.model = model = ConfigDict()
+    model.channels = 128  # width of the widest level
+    model.channel_mult = (1, 1, 2, 3, 4)  # width of each level over model.channels
+    model.num_res_blocks = 2  # residual blocks a level
+    model.attention_resolutions = (8,)  # down-sampling factors with self-attention
+    model.num_heads = 1  # attention heads
+    model.num_groups = 32  # groups of GroupNorm
+    model.use_scale_shift_norm = False  # time as scale and shift (FiLM) instead of a sum
+    model.resblock_updown = False  # change resolution inside residual blocks
+    model.conv_resample = True  # learned convolutions between levels, else pooling
+    model.dropout = 0.0  # inside residual blocks
+    model.patch_size = 1  # the widest level is at image_size / patch_size
+    model.remat = False  # recompute activations in the backward pass: less memory, more time
+    model.dtype = 'float32'  # compute type: 'float32' or 'bfloat16'; parameters stay float32
+
+    config.diffusion = diffusion = ConfigDict()
+    diffusion.num_steps = 1000  # T
+    diffusion.schedule = 'linear'  # 'linear', 'cosine' or 'shifted_cosine'
+    diffusion.learned_variance = True  # the network also gives the variance (v)
+    diffusion.prediction = 'eps'  # what the network predicts: 'eps' or 'x0' (a logit)
+    diffusion.mask_range = (0.0, 1.0)  # values of background and foreground in the process
+
+    config.method = method = ConfigDict()
+    method.name = 'cimd'  # a file of ambdiff/methods
+    method.loss = 'mse'  # 'mse' (of the noise) or 'cross_entropy' (of the mask; prediction 'x0')
+    method.vlb_weight = 1.0  # weight of the variational bound; needs learned_variance
+    method.time_sampling = 'uniform'  # t of a batch: 'uniform' or 'stratified'
+    method.image_range = (0.0, 1.0)  # the image's [0, 1] is mapped to this for the network
+    method.image_repeats = 1  # times the image is fed to the network (released code: 4)
+    method.encoders = 'trained'  # AMN and ACN: 'none', 'frozen' (random) or 'trained'
+    method.encoder_seed = 0  # the draw of the frozen encoders
+    method.latent_dim = 6  # of AMN and ACN
+    method.kl_weight = 1e-3  # beta of the KL between AMN and ACN
+    method.amn_input = 'xt'  # mask that AMN sees: 'xt' (paper) or 'x0' (released code)
+    method.acn_input = 'reverse_step'  # ACN: 'reverse_step' (paper) or 'eps' (released code)
+
+    config.optim = optim = ConfigDict()
+    optim.learning_rate = 1e-4  # AdamW, peak
+    optim.schedule = 'constant'  # after warm-up: 'constant' or 'cosine' to final_fraction
+    optim.final_fraction = 0.02  # last learning rate over the peak ('cosine')
+    optim.warmup_steps = 0  # linear
+    optim.weight_decay = 0.0  # decoupled
+    optim.b2 = 0.999  # Adam's second decay
+    optim.clip_norm = 1.0  # largest global norm of a gradient; 0 = no clipping
+    optim.ema_decay = 0.9999  # of the weights that sample
+    optim.ema_warmup = True  # decay min(ema_decay, (1 + step) / (10 + step)): no memory of the start
+
+    config.train = train = ConfigDict()
+    train.num_steps = 200_000  # optimiser steps
+    train.batch_size = 140  # images a batch, over all devices (the paper's log: 7 x 20)
+    train.accumulation_steps = 1  # the batch is taken in this many parts
+    train.updates_per_batch = 1  # optimiser steps on each batch (released code: 2)
+    train.log_every = 50  # steps between progress lines
+    train.checkpoint_every = 1000  # steps between checkpoints
+    train.keep_checkpoints = 2  # newest ones kept
+    train.sample_every = 5000  # steps between sample pictures and a short validation; 0 = never
+    train.sample_images = 16  # images of that validation
+
+    config.sample = sample = ConfigDict()
+    sample.sampler = 'ancestral'  # 'ancestral' or 'ddim'
+    sample.eta = 0.0  # 'ddim': 0 = deterministic given the start, 1 = ancestral variance
+    sample.num_steps = 1000  # network evaluations a mask, 1 .. diffusion.num_steps
+    sample.num_samples = 16  # masks an image (N)
+    sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
+    sample.clip = True  # clip the predicted x0 to [-1, 1]
+    sample.memory_mib = 4096  # activations a device may hold while sampling
+
+    config.evaluate = evaluate = ConfigDict()
+    evaluate.split = 'test'  # 'train', 'validation' or 'test'
+    evaluate.max_images = 0  # 0 = all; else this many, evenly spaced over the split
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices that share the batch; -1 = all that are left
+    mesh.model = 1  # devices that share one model
+    return config
+
+
+def learns_fast(config: ConfigDict) -> ConfigDict:
+    """Changes a config to what learns best in little time, and returns it.
+
+    x0 by sigmoid and cross-entropy (the masks are binary), masks in {-1, 1}, a U-Net at half resolution,
+    and sampling in eight steps from stratified starts.
+    """
+    config.model.channels = 32
+    config.model.channel_mult = (1, 2, 4)
+    config.model.attention_resolutions = (4,)
+    config.model.num_heads = 4
+    config.model.num_groups = 8
+    config.model.use_scale_shift_norm = True
+    config.model.patch_size = 2
+    config.diffusion.schedule = 'shifted_cosine'
+    config.diffusion.learned_variance = False
+    config.diffusion.prediction = 'x0'
+    config.diffusion.mask_range = (-1.0, 1.0)
+    config.method.loss = 'cross_entropy'
+    config.method.vlb_weight = 0.0
+    config.method.time_sampling = 'stratified'
+    config.method.image_range = (-1.0, 1.0)
+    config.method.encoders = 'none'
+    config.optim.learning_rate = 1.5e-3
+    config.optim.schedule = 'cosine'
+    config.optim.warmup_steps = 300
+    config.optim.weight_decay = 1e-2
+    config.optim.ema_decay = 0.999
+    config.train.num_steps = 8000
+    config.train.batch_size = 16
+    config.train.checkpoint_every = 250
+    config.train.sample_every = 1000
+    config.train.sample_images = 32
+    config.sample.sampler = 'ddim'
+    config.sample.num_steps = 8
+    config.sample.noise = 'stratified'
+    return config

@@ -1,0 +1,236 @@
+"""Evaluation: N masks an image from the averaged weights, the metrics beside baselines, the files.
+
+<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html; each is written whole or not at all.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+import numpy as np
+import tqdm
+from absl import logging
+
+from ambdiff import baselines, methods, metrics, report, sharding
+from ambdiff.checkpoint import load_weights
+from ambdiff.data import sources
+from ambdiff.errors import UserError
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Indices of `count` of `total` items, spread over all of them; count 0 = all."""
+    if not 0 < count < total:
+        return list(range(total))
+    return [i * total // count for i in range(count)]
+
+
+def load(source: Sequence[dict], indices: Sequence[int]):
+    """(images [n, H, W, C] float32, raters [n, M, H, W] bool, cases) of these examples."""
+    examples = [source[i] for i in indices]
+    images = np.stack([e['image'] for e in examples])
+    raters = np.stack([e['masks'] for e in examples]).astype(bool)
+    return images, raters, [str(e['case']) for e in examples]
+
+
+class Drawer:
+    """Draws N masks for any number of images, in chunks of a fixed shape that fit the memory given.
+
+    An image's masks depend on its key alone: not on the chunk, its neighbours or the number of devices.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, method, mesh: jax.sharding.Mesh):
+        self._num_samples = config.sample.num_samples
+        self._devices = mesh.shape['data']
+        budget = config.sample.memory_mib * 2**20
+        rows = int(budget // method.bytes_per_mask(config.data.image_size))
+        if rows < 1:
+            raise UserError(
+                f'config.sample.memory_mib={config.sample.memory_mib} is too small for one mask '
+                f'({method.bytes_per_mask(config.data.image_size) / 2**20:.0f} MiB)'
+            )
+        # Whole images if they fit, else one image a device in equal parts of its N masks.
+        self._images = self._devices * max(1, rows // self._num_samples)
+        parts = next(p for p in range(1, self._num_samples + 1)
+                     if self._num_samples % p == 0 and self._num_samples // p <= rows)
+        split = sharding.batch_sharding(mesh)
+        self._split = split
+        self._sample = jax.jit(
+            lambda params, images, keys: method.sample(params, images, keys, self._num_samples, parts),
+            in_shardings=(sharding.replicated(mesh), split, split),
+            out_shardings=split,
+        )
+        self._compiled = None
+        self.seconds = 0.0
+
+    def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
+        """Images [n, H, W, C], image i with fold_in(key, i) -> [n, N, H, W] bool; adds to `seconds`."""
+        size = min(self._images, -(-len(images) // self._devices) * self._devices)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
+        drawn = []
+        bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
+        for first in range(0, len(images), size):
+            index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
+            chunk = jax.device_put((images[index], keys[index]), self._split)
+            if self._compiled is None:
+                self._compiled = self._sample.lower(params, *chunk).compile()
+            began = time.perf_counter()
+            drawn.append(np.asarray(self._compiled(params, *chunk)))
+            self.seconds += time.perf_counter() - began
+            bar.update(min(size, len(images) - first))
+        bar.close()
+        return np.concatenate(drawn)[: len(images)]
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _finite(value):
+    """The same tree with NaN as None: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare(raters: np.ndarray, samples: np.ndarray, train_masks: np.ndarray, seed: int):
+    """The model's metrics beside the baselines', all at the same N.
+
+    Args:
+      raters: [n, M, H, W] bool.
+      samples: [n, N, H, W] bool, the model's.
+      train_masks: [K, M, H, W], masks of the training split.
+      seed: of the baselines' draws.
+
+    Returns:
+      (per image values of the model, {row: (means, standard errors)} with the rows model, empty,
+      other_patients, rater_vs_rest, raters_resampled).
+    """
+    rng = np.random.default_rng(seed)
+    count, number = samples.shape[:2]
+    model = metrics.per_image(raters, samples)
+    rows = {
+        'model': model,
+        'empty': metrics.per_image(raters, baselines.empty(raters, number)),
+        'other_patients': metrics.per_image(
+            raters, baselines.other_patients(train_masks, count, number, rng)
+        ),
+        'rater_vs_rest': baselines.rater_vs_rest(raters),
+        'raters_resampled': metrics.per_image(
+            raters, baselines.raters_resampled(raters, number, rng)
+        ),
+    }
+    return model, {name: metrics.summarize(values) for name, values in rows.items()}
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
+    """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
+
+    Raises:
+      UserError: no checkpoint, one of another architecture, or faulty data.
+    """
+    mesh = sharding.create_mesh(config.mesh)
+    method = methods.create(config)
+    split = config.evaluate.split
+    source = sources.open_source(config.data, split)
+    train_source = sources.open_source(config.data, 'train')
+    logging.info('evaluating on %s: %s', split, sources.describe(source))
+
+    size = config.data.image_size
+    example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)}
+    key = jax.random.key(config.seed)
+    abstract = jax.eval_shape(method.init, key, example)
+    on_mesh = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
+    has_run = (workdir / 'checkpoints').is_dir()
+    if not config.checkpoint and not has_run:
+        raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
+    # A run's own checkpoint, unless the config names weights and nothing was trained from them here.
+    path = str(workdir) if has_run else config.checkpoint
+    params, step = load_weights(path, jax.tree.map(on_mesh, abstract), config)
+
+    images, raters, cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
+    drawer = Drawer(config, method, mesh)
+    samples = drawer(params, images, jax.random.fold_in(key, 2**31 - 1), progress=True)
+    train_masks = np.stack([train_source[i]['masks'] for i in range(len(train_source))])
+    model, table = compare(raters, samples, train_masks, config.seed)
+
+    means, errors = table['model']
+    result = {
+        'config': json.loads(config.to_json()),
+        'checkpoint_step': step,
+        'split': split,
+        'num_images': len(images),
+        'samples_per_image': config.sample.num_samples,
+        'network_evaluations_per_mask': config.sample.num_steps,
+        'seconds_per_mask': drawer.seconds / samples[:, :, 0, 0].size,
+        'metrics': means,
+        'stderr': errors,
+        'baselines': {name: row[0] for name, row in table.items() if name != 'model'},
+        'baselines_stderr': {name: row[1] for name, row in table.items() if name != 'model'},
+        'empty_share': {
+            'samples': float((~samples.any((2, 3))).mean()),
+            'raters': float((~raters.any((2, 3))).mean()),
+        },
+        'data': sources.describe(source),
+        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    }
+    _write_files(workdir / 'evaluation', config, result, model, table, images, raters, samples, cases)
+    return result
+
+
+def _write_files(folder, config, result, model, table, images, raters, samples, cases) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(['case', *model])
+    for row, case in enumerate(cases):
+        writer.writerow([case, *(f'{values[row]:.6f}' for values in model.values())])
+    _write(folder / 'per_image.csv', text.getvalue().encode())
+    packed = io.BytesIO()
+    pack = lambda masks: np.packbits(masks, axis=-1)
+    np.savez_compressed(packed, samples=pack(samples), raters=pack(raters), case=np.array(cases))
+    _write(folder / 'masks.npz', packed.getvalue())
+    facts = {
+        'method': config.method.name,
+        'data': result['data'],
+        'split': f'{result["split"]}, {result["num_images"]} images',
+        'checkpoint': f'step {result["checkpoint_step"]}',
+        'masks an image (N)': str(result['samples_per_image']),
+        'network evaluations a mask': str(result['network_evaluations_per_mask']),
+        'seconds a mask': f'{result["seconds_per_mask"]:.4f} on {result["device"]}',
+        'seed': str(config.seed),
+    }
+    simulated = not config.data.path and 'simulated' in config.data.builder
+    notice = 'Outlines by real radiologists; the images are simulated.' if simulated else ''
+    report.write(
+        folder / 'report.html',
+        images=images,
+        raters=raters,
+        samples=samples,
+        cases=cases,
+        per_image=model,
+        table=table,
+        facts=facts,
+        notice=notice,
+    )
+    _write(folder / 'metrics.json', json.dumps(_finite(result), indent=2).encode())
+    print(format_table(table))
+    print(f'{folder / "report.html"}')
+
+
+def format_table(table: dict) -> str:
+    """The rows as text: mean +- standard error of every metric."""
+    names = list(next(iter(table.values()))[0])
+    lines = [' '.join([f'{"":18}', *(f'{name:>14}' for name in names)])]
+    for row, (means, errors) in table.items():
+        cells = (f'{means[n]:6.3f} +- {errors[n]:.3f}' for n in names)
+        lines.append(' '.join([f'{row:18}', *(f'{cell:>14}' for cell in cells)]))
+    return '\n'.join(lines)

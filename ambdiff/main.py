@@ -1,0 +1,91 @@
+"""python -m ambdiff.main --config=configs/lidc.py [--workdir=DIR] [--mode=train_and_evaluate|train|evaluate]."""
+
+import difflib
+import pathlib
+import re
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ambdiff.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run writes; default runs/<config name>.')
+_MODE = flags.DEFINE_enum(
+    'mode', 'train_and_evaluate', ['train_and_evaluate', 'train', 'evaluate'], 'What to do.'
+)
+
+
+def fail(message: object) -> int:
+    """Says in one line on stderr what the user can mend; returns exit status 2."""
+    print(f'ambdiff: {" ".join(str(message).split())}', file=sys.stderr)
+    return 2
+
+
+def _field_hint(argv: list[str], error: Exception) -> str:
+    """What is wrong with the config on the command line, with the nearest field that exists."""
+    from ambdiff.config import default
+
+    groups = default()
+    known = [g for g in groups if not hasattr(groups[g], 'keys')]
+    known += [f'{g}.{f}' for g in groups if hasattr(groups[g], 'keys') for f in groups[g]]
+    for argument in argv:
+        match = re.match(r'--?config\.([\w.]+)', argument)
+        if match and match[1] not in known:
+            near = difflib.get_close_matches(match[1], known, 1, 0.5)
+            hint = f'; did you mean config.{near[0]}?' if near else '; ambdiff/config.py lists them'
+            return f'there is no config field {match[1]}{hint}'
+    return str(error)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """app.run's flags parser: a mistake in a flag ends with one line and exit status 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is None:
+            raise UserError('give a config, for instance --config=configs/demo.py')
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        sys.exit(fail(_field_hint(argv, error)))
+    if len(rest) > 1:
+        sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
+    return rest
+
+
+def default_workdir(config_file: str) -> pathlib.Path:
+    """runs/<name>, with the variant: configs/lidc.py:small -> runs/lidc_small."""
+    file, _, variant = config_file.partition(':')
+    return pathlib.Path('runs') / '_'.join(filter(None, [pathlib.Path(file).stem, variant]))
+
+
+def run(argv: list[str]) -> int:
+    """Trains and evaluates as the flags say."""
+    del argv
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(None)
+    # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
+    from ambdiff import evaluate, train
+
+    config = _CONFIG.value
+    given = _WORKDIR.value
+    workdir = pathlib.Path(given or default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])))
+    try:
+        if _MODE.value != 'evaluate' and not train.train(config, workdir):
+            return 0
+        if _MODE.value != 'train':
+            evaluate.evaluate(config, workdir)
+    except UserError as error:
+        return fail(error)
+    return 0
+
+
+def main() -> None:
+    """Entry point."""
+    app.run(run, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+    main()

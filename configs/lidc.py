@@ -1,0 +1,41 @@
+"""LIDC-IDRI lung nodules, four radiologists (`ambdiff/config.py` explains every field).
+
+  python -m ambdiff.main --config=configs/lidc.py --config.data.path=data_lidc.hdf5
+
+Variants, as --config=configs/lidc.py:VARIANT
+  (none)    CIMD as in the paper: 128x128, eps-prediction, 85.6 M parameters, 1000 steps a mask
+  released  CIMD as its released code runs it (docs/parity.md lists the differences)
+  small     64x64, x0-prediction with cross-entropy, 8 network evaluations a mask:
+            about an hour on two CPU cores; expected result in the README
+  pod       the paper's setting in bfloat16 on as many accelerators as there are
+"""
+
+from ambdiff.config import default, learns_fast
+
+
+def get_config(variant: str = ''):
+    config = default()
+    if variant == 'released':
+        config.method.image_repeats = 4
+        config.method.encoders = 'frozen'
+        config.method.amn_input = 'x0'
+        config.method.acn_input = 'eps'
+        config.train.updates_per_batch = 2
+        config.train.batch_size = 20
+        config.optim.clip_norm = 0.0
+        config.optim.ema_warmup = False
+    elif variant == 'small':
+        learns_fast(config)
+        config.data.image_size = 64
+    elif variant == 'pod':
+        config.model.dtype = 'bfloat16'
+        config.train.batch_size = 1024
+        config.train.num_steps = 50_000
+        config.optim.learning_rate = 3e-4
+        config.optim.warmup_steps = 1000
+        config.optim.schedule = 'cosine'
+    elif variant:
+        raise ValueError(
+            f"configs/lidc.py has no variant '{variant}'; it has released, small and pod"
+        )
+    return config
