@@ -1,0 +1,103 @@
+"""Where examples come from: opens whatever the data config names.
+
+A source is random access: `len(source)`, and `source[i]` is the example dict of
+`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file by its signature,
+a folder by the case folders in it.
+"""
+
+import pathlib
+
+import h5py
+import numpy as np
+
+from ambdiff.data import cimd_folder, example, phiseg_hdf5
+from ambdiff.errors import UserError
+
+HELP = (
+    "real crops are PHiSeg's data_lidc.hdf5 or the folder of the released CIMD code, both made "
+    'from LIDC-IDRI (The Cancer Imaging Archive, doi:10.7937/K9/TCIA.2015.LO9QL9SX): '
+    '--config.data.path=FILE_OR_FOLDER; without data, run '
+    'python -m ambdiff.main --config=configs/demo.py'
+)
+
+
+def open_source(data, split: str):
+    """The examples of a split of the data that a config names.
+
+    Args:
+      data: the config's data group; path, builder, build_dir, image_size, fit, num_raters and
+        channels are read.
+      split: 'train', 'validation' or 'test'.
+
+    Raises:
+      UserError: nothing is named, or it cannot be read as it is; the message names the cure.
+    """
+    if split not in example.SPLITS:
+        raise UserError(f"split '{split}' does not exist; choose {', '.join(example.SPLITS)}")
+    if data.fit not in example.FITS:
+        raise UserError(f"config.data.fit is '{data.fit}'; choose {' or '.join(example.FITS)}")
+    if data.image_size < 1 or data.num_raters < 1:
+        raise UserError(
+            f'config.data.image_size is {data.image_size} and config.data.num_raters '
+            f'{data.num_raters}; both must be at least 1'
+        )
+    if data.channels != 1:
+        raise UserError(f'config.data.channels is {data.channels}; this data has 1 channel')
+    if not data.path:
+        return _open_builder(data, split)
+    path = pathlib.Path(data.path).expanduser()
+    layout = _layout(path)
+    return layout.open_split(
+        path, split, image_size=data.image_size, fit=data.fit, num_raters=data.num_raters
+    )
+
+
+def describe(source) -> str:
+    """One line on a source: cases, patients, raters and the share of empty masks.
+
+    The share is of at most 1000 cases, evenly spaced.
+    """
+    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), 1000)).astype(int))
+    masks = [source[int(row)]['masks'] for row in rows]
+    empty = np.mean([~mask.any((1, 2)) for mask in masks])
+    patients = getattr(source, 'patients', None)
+    if patients is None:
+        patients = [source[row]['patient'] for row in range(len(source))]
+    known = f'{len(set(patients))} patients' if all(patients) else 'patients unknown'
+    return f'{len(source)} cases, {known}, {len(masks[0])} raters, {empty:.0%} of masks empty'
+
+
+def _open_builder(data, split):
+    if not data.builder:
+        raise UserError(f'no data: config.data.path and config.data.builder are empty; {HELP}')
+    if data.builder != 'lidc_simulated':
+        raise UserError(
+            f"config.data.builder '{data.builder}' does not exist; choose lidc_simulated"
+        )
+    # Imported here: tensorflow-datasets takes seconds, and readers of files need none of it.
+    from ambdiff.data import lidc_simulated
+
+    return lidc_simulated.open_split(data.build_dir, data.image_size, split)
+
+
+def _layout(path):
+    """The reader module for what lies at `path`."""
+    try:
+        if path.is_dir():
+            if cimd_folder.split_folders(path):
+                return cimd_folder
+            inside = next(iter(sorted(path.glob('*.h*5'))), None)
+            hint = f'; did you mean {inside}?' if inside else f'; {HELP}'
+            raise UserError(
+                f'{path}: the folder has no case, expected training/CASE/image_*.jpg with '
+                f'label0_.jpg ..{hint}'
+            )
+        if not path.exists():
+            raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
+        with path.open('rb') as file:
+            file.read(1)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    if not h5py.is_hdf5(path):
+        raise UserError(f'{path}: not an HDF5 file, or damaged at its start; {HELP}')
+    return phiseg_hdf5
