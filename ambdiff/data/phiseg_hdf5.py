@@ -1,0 +1,221 @@
+"""Reader of the HDF5 layout of PHiSeg (Baumgartner et al., MICCAI 2019) and of CCDM.
+
+Groups `train`, `val` and `test`, each with
+  images  [n, H, W] float in [-0.5, 0.5]
+  labels  [n, H, W, M] (PHiSeg) or [n, M, H, W] (CCDM) in {0, 1}
+  uids    [n], the patient of each slice, number or text
+
+The pixel spacing is not stored. A file may come from anybody: links out of it are not followed, and
+what its header claims is bounded before anything is read.
+"""
+
+import pathlib
+
+import h5py
+import numpy as np
+
+from ambdiff.data import example
+from ambdiff.errors import UserError
+
+GROUPS = {'train': 'train', 'validation': 'val', 'test': 'test'}
+MAX_CASES = 10_000_000
+BLOCK = 256  # cases read at a time
+
+
+def open_split(
+    path: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int
+) -> 'Source':
+    """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
+
+    Raises:
+      UserError: the file is damaged, lacks something, contradicts itself, or has a patient in two
+        splits; the message names the place and the cure.
+    """
+    try:
+        file = h5py.File(path, 'r')
+    except OSError as error:
+        raise UserError(
+            f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again'
+        ) from error
+    patients = {}
+    for name in GROUPS.values():
+        if name in file or name == GROUPS[split]:
+            patients[name] = _patients(file, path, name)
+    for name, here in patients.items():
+        shared = set(here) & set(patients[GROUPS[split]])
+        if name != GROUPS[split] and shared:
+            raise UserError(
+                f'{path}: {len(shared)} patients are in both {GROUPS[split]} and {name} '
+                f"(first: '{min(shared)}'); split by patient, so that uids are disjoint"
+            )
+    return Source(file, path, GROUPS[split], patients[GROUPS[split]], image_size, fit, num_raters)
+
+
+class Source:
+    """Random access to the cases of one group: `len`, and an example dict by index.
+
+    A split below example.MEMORY_LIMIT is read and checked once and kept as float32 images and uint8
+    masks; a larger one is read and checked case by case.
+    """
+
+    def __init__(self, file, path, group, patients, image_size, fit, num_raters):
+        self.patients = patients
+        self._group, self._size, self._fit = group, image_size, fit
+        self._where = f'{path}: {group}'
+        images, labels = (_dataset(file, path, group, name) for name in ('images', 'labels'))
+        if images.ndim != 3 or labels.ndim != 4:
+            raise UserError(
+                f'{self._where}: images are {_shape(images)} and labels {_shape(labels)}; they '
+                'should be [n,H,W] and [n,H,W,M] or [n,M,H,W]'
+            )
+        if not len(images) == len(labels) == len(patients):
+            raise UserError(
+                f'{self._where}: {len(images)} images, {len(labels)} labels and {len(patients)} '
+                'uids; each slice needs one of each'
+            )
+        example.check_side(f'{self._where}/images', *images.shape[1:])
+        self._rater_axis = rater_axis(self._where, images.shape, labels.shape, num_raters)
+        self._images, self._labels = images, labels
+        height, width = images.shape[1:]
+        if len(patients) * height * width * (4 + num_raters) < example.MEMORY_LIMIT:
+            blocks = [
+                self._read(start, min(start + BLOCK, len(patients)))
+                for start in range(0, len(patients), BLOCK)
+            ]
+            self._images, self._labels = (
+                np.concatenate(part) for part in zip(*blocks, strict=True)
+            )
+            file.close()
+
+    def __len__(self) -> int:
+        """The number of cases."""
+        return len(self.patients)
+
+    def __getitem__(self, index: int) -> example.Example:
+        """The example dict of a case; see `ambdiff.data.example`."""
+        index = range(len(self))[index]
+        if isinstance(self._images, np.ndarray):
+            image, masks = self._images[index], self._labels[index]
+        else:
+            image, masks = (part[0] for part in self._read(index, index + 1))
+        return example.make(
+            image,
+            masks,
+            case=f'{self._group}-{index:05d}',
+            patient=self.patients[index],
+            index=index,
+            size=self._size,
+            fit=self._fit,
+        )
+
+    def _read(self, start, stop):
+        """Images [b, H, W] float32 in [0, 1] and masks [b, M, H, W] uint8, checked."""
+        try:
+            images = self._images[start:stop].astype(np.float32)
+            labels = self._labels[start:stop]
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f'{self._where}: slices {start} to {stop - 1} cannot be read ({_line(error)}); '
+                'the file is damaged, copy or download it again'
+            ) from error
+
+        def at(bad):
+            return start + int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+
+        if (bad := ~np.isfinite(images)).any():
+            raise UserError(
+                f'{self._where}/images[{at(bad)}]: has NaN or infinite pixels; mend or drop it'
+            )
+        if (bad := np.abs(images) > 0.5 + 1e-3).any():
+            raise UserError(
+                f'{self._where}/images[{at(bad)}]: pixel values from {images.min():.4g} to '
+                f'{images.max():.4g}; this layout stores [-0.5, 0.5], so rescale them'
+            )
+        if (bad := (labels != 0) & (labels != 1)).any():
+            raise UserError(
+                f'{self._where}/labels[{at(bad)}]: holds the value {labels[bad][0]}; '
+                'masks are stored as 0 and 1'
+            )
+        masks = np.moveaxis(labels, self._rater_axis, 1).astype(np.uint8)
+        return (images + np.float32(0.5)).clip(0, 1), masks
+
+
+def rater_axis(where: str, images: tuple, labels: tuple, num_raters: int) -> int:
+    """The axis of labels that counts raters: 3 (PHiSeg) or 1 (CCDM), from the shapes.
+
+    Where both fit, the one of the expected number of raters is right; if that leaves a choice (the
+    images are as high and wide as there are raters), PHiSeg's order, the older, is taken.
+
+    Raises:
+      UserError: labels are not the images' size, or have another number of raters.
+    """
+    size = tuple(images[1:])
+    axes = [axis for axis in (3, 1) if tuple(np.delete(labels[1:], axis - 1).tolist()) == size]
+    if not axes:
+        raise UserError(
+            f'{where}: images are {_shape(images)} but labels {_shape(labels)}; image and masks '
+            'must have the same height and width ([n,H,W] with [n,H,W,M] or [n,M,H,W])'
+        )
+    right = [axis for axis in axes if labels[axis] == num_raters]
+    if not right:
+        raise UserError(
+            f'{where}: {labels[axes[0]]} labels a slice, but config.data.num_raters is '
+            f'{num_raters}; set --config.data.num_raters={labels[axes[0]]}'
+        )
+    return right[0]
+
+
+def _dataset(file, path, group, name):
+    """The dataset `name` of a group; links, and data kept in other files, are refused."""
+    found = file
+    for key in (group, name):
+        link = found.get(key, getlink=True) if isinstance(found, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
+            raise UserError(f"{path}: '{group}/{name}' is a link; put the data itself there")
+        found = found[key] if link else None
+    if not isinstance(found, h5py.Dataset):
+        missing = f'{group}/{name}' if isinstance(file.get(group), h5py.Group) else group
+        raise UserError(
+            f"{path}: has no '{missing}'; the layout is groups train, val and test, each with "
+            f'images, labels and uids (top level here: {", ".join(list(file)[:8]) or "nothing"})'
+        )
+    if found.is_virtual or found.external:
+        raise UserError(f"{path}: '{group}/{name}' keeps its data in other files; copy them in")
+    if name != 'uids' and found.dtype.kind not in 'fiub':
+        raise UserError(f"{path}: '{group}/{name}' holds {found.dtype}; it should hold numbers")
+    if found.ndim and len(found) > MAX_CASES:
+        raise UserError(f"{path}: '{group}/{name}' claims {len(found)} cases; the file is damaged")
+    return found
+
+
+def _patients(file, path, group) -> list[str]:
+    """The patient of each case of a group, as text."""
+    uids = _dataset(file, path, group, 'uids')
+    if uids.ndim != 1 or uids.dtype.kind not in 'iufSO':
+        raise UserError(
+            f"{path}: '{group}/uids' is {_shape(uids)} of {uids.dtype}; it should be [n], the "
+            'patient of each slice'
+        )
+    if len(uids) == 0:
+        raise UserError(
+            f"{path}: the split '{group}' has no patient; give it cases, or choose another split"
+        )
+    try:
+        values = uids.asstr(errors='replace')[()] if uids.dtype.kind in 'SO' else uids[()]
+    except (OSError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: '{group}/uids' cannot be read ({_line(error)})") from error
+    patients = [str(value).strip() for value in values.tolist()]
+    if (unnamed := sum(patient in ('', 'nan') for patient in patients)) > 0:
+        raise UserError(
+            f"{path}: {unnamed} slices of '{group}' have no patient in uids; name every patient, "
+            'since the splits must not share one'
+        )
+    return patients
+
+
+def _shape(x) -> str:
+    return '[' + ','.join(map(str, getattr(x, 'shape', x))) + ']'
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:160]
