@@ -1,111 +1,42 @@
 """Weights to and from the released PyTorch code.
 
-A name of the released state_dict is a path of our parameters: `input_blocks.3.0.in_layers.2.weight` is
-`input_blocks_3_0 / in_conv / kernel`. Kernels turn from OIHW to HWIO, [out, in] to [in, out], and the attention's
-1-D convolutions [out, in, 1] become 1x1 ones; nothing is rescaled, so the way there and back is exact.
+  python -m ambdiff.convert --from_torch=savedmodel.pt --config=configs/lidc.py --output=DIR
+  python -m ambdiff.convert --to_torch=DIR --config=configs/lidc.py --output=savedmodel.pt
 
-The released code feeds a grey image four times over, beside x_t. A convolution is linear in its input, so summing the
-four kernels gives the same function of the image once: `fold_repeated_image`.
+DIR is a workdir, or a file NAME.safetensors; a PyTorch file may be a .safetensors too, and then
+needs no torch. `ambdiff/torch_layout.py` has the names.
+
+The released code feeds a grey image four times over, beside x_t. A convolution is linear in its
+input, so summing the four kernels gives the same function of the image once: `fold_repeated_image`.
 """
 
-import re
+import json
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+from absl import app, flags
 
+from ambdiff import checkpoint, methods, optim, torch_files, torch_layout
 from ambdiff.errors import UserError
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
 
-_LAYERS = {
-    'in_norm': 'in_layers.0',
-    'in_conv': 'in_layers.2',
-    'emb_layers': 'emb_layers.1',
-    'out_norm': 'out_layers.0',
-    'out_conv': 'out_layers.3',
-}
-_ATTENTION = ('qkv', 'proj_out')
 _FIRST = 'input_blocks.0.0.weight'
-
-
-def _unet_name(path: tuple[str, ...]) -> str:
-    """('input_blocks_3_0', 'in_conv', 'kernel') -> 'input_blocks.3.0.in_layers.2.weight'."""
-    block, *layer, leaf = path
-    parts = [re.sub(r'_(\d+)', r'.\1', block), *(_LAYERS.get(name, name) for name in layer)]
-    return '.'.join([*parts, 'bias' if leaf == 'bias' else 'weight'])
-
-
-def _encoder_name(path: tuple[str, ...]) -> str:
-    """('conv_1_2', 'kernel') -> 'encoder.layers.11.weight': a level is pool, then (conv, ReLU) thrice.
-
-    The first level has no pool, so its convolutions are 0, 2, 4; those of level l are 7 l, 7 l + 2, 7 l + 4.
-    """
-    block, leaf = path
-    match = re.fullmatch(r'conv_(\d+)_(\d+)', block)
-    name = f'encoder.layers.{7 * int(match[1]) + 2 * int(match[2])}' if match else block
-    return f'{name}.{"bias" if leaf == "bias" else "weight"}'
-
-
-def _to_torch_layout(name: str, array: Any) -> Any:
-    if array.ndim == 2:
-        return array.T
-    if array.ndim == 4:
-        array = array.transpose(3, 2, 0, 1)
-        if name.split('.')[-2] in _ATTENTION:
-            return array[..., 0]
-    return array
-
-
-def _from_torch_layout(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2:
-        return array.T
-    if array.ndim == 3:
-        array = array[..., None]
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-
-
-def _listed(title: str, lines: Sequence[str]) -> str:
-    more = f' and {len(lines) - 10} more' if len(lines) > 10 else ''
-    return f'{len(lines)} {title}: {", ".join(lines[:10])}{more}'
-
-
-def _fit(name_of, shapes: Mapping, state_dict: Mapping[str, np.ndarray]) -> dict:
-    """Parameters of the tree `shapes` from a state_dict, or a UserError that says what does not fit."""
-    paths = flax.traverse_util.flatten_dict(shapes)
-    wanted = {name_of(path): path for path in paths}
-    missing = sorted(set(wanted) - set(state_dict))
-    unexpected = sorted(set(state_dict) - set(wanted))
-    tree, misshaped = {}, []
-    for name in sorted(set(wanted) & set(state_dict)):
-        path = wanted[name]
-        array = np.asarray(state_dict[name])
-        shape = jax.eval_shape(lambda a, name=name: _to_torch_layout(name, a), paths[path]).shape
-        if array.shape == shape:
-            tree[path] = np.ascontiguousarray(_from_torch_layout(array), dtype=np.float32)
-        else:
-            misshaped.append(f'{name} {list(array.shape)} instead of {list(shape)}')
-    groups = (('missing', missing), ('unexpected', unexpected), ('mis-shaped', misshaped))
-    faults = [_listed(title, lines) for title, lines in groups if lines]
-    if faults:
-        raise UserError(
-            f'the state dict does not fit this network; {"; ".join(faults)}. '
-            'Give the arguments that the network was trained with'
-        )
-    return {'params': flax.traverse_util.unflatten_dict(tree)}
+_RELEASED_COPIES = 4
 
 
 def fold_image_kernel(weight: np.ndarray) -> np.ndarray:
-    """First kernel [O, R + 1, h, w] of R copies of the image and x_t -> [O, 2, h, w] of the image once."""
+    """First kernel [O, R + 1, h, w] of R copies of the image and x_t -> [O, 2, h, w]."""
     image = weight[:, :-1].sum(axis=1, keepdims=True, dtype=np.float64).astype(weight.dtype)
     return np.concatenate([image, weight[:, -1:]], axis=1)
 
 
 def unfold_image_kernel(weight: np.ndarray, copies: int) -> np.ndarray:
-    """First kernel [O, 2, h, w] -> [O, copies + 1, h, w]: each copy of the image gets an equal share."""
+    """First kernel [O, 2, h, w] -> [O, copies + 1, h, w]: the copies share the weight."""
     image = np.repeat(weight[:, :1] / copies, copies, axis=1)
     return np.concatenate([image, weight[:, 1:]], axis=1)
 
@@ -138,14 +69,16 @@ def unet_from_torch(
 
     Args:
       state_dict: arrays by PyTorch name, in PyTorch's layout.
-      in_channels: input channels; with `fold_repeated_image` those of the state_dict, copies of the image included.
-      model_channels, ..., use_new_attention_order: the arguments of the released constructor, its names and
-        defaults. `image_size` decides nothing (any size that fits the U-Net's down-sampling works), `use_checkpoint` becomes
-        rematerialisation, and `use_fp16` is a storage choice: parameters and compute are float32 here.
+      in_channels: input channels; with `fold_repeated_image` those of the state_dict, all copies
+        counted.
+      model_channels, ..., use_new_attention_order: the arguments of the released constructor, its
+        names and defaults. `image_size` decides nothing (any size that fits the down-sampling
+        works), `use_checkpoint` becomes rematerialisation, and `use_fp16` is a storage choice:
+        parameters and compute are float32 here.
       fold_repeated_image: make a network of 2 input channels (image, x_t), the same function.
 
     Returns:
-      (module, variables); module.apply(variables, x [B, H, W, C], t [B]) -> [B, H, W, out_channels].
+      (module, variables); module.apply(variables, x [B, H, W, C], t [B]) -> [B, H, W, out_channels]
 
     Raises:
       UserError: an option that this U-Net has not, or a state_dict of other names or shapes.
@@ -158,9 +91,8 @@ def unet_from_torch(
     if fold_repeated_image:
         if in_channels < 2:
             raise UserError(f'in_channels={in_channels}: no image channel to fold')
-        weight = np.asarray(state_dict.get(_FIRST, np.zeros(0)))
-        if weight.ndim == 4 and weight.shape[1] == in_channels:
-            state_dict = {**state_dict, _FIRST: fold_image_kernel(weight)}
+        if _input_channels(state_dict) == in_channels:
+            state_dict = {**state_dict, _FIRST: fold_image_kernel(np.asarray(state_dict[_FIRST]))}
         in_channels = 2
     module = UNet(
         model_channels=model_channels,
@@ -178,14 +110,23 @@ def unet_from_torch(
         dropout=dropout,
         remat=use_checkpoint,
     )
-    return module, _fit(_unet_name, unet_shapes(module, in_channels), state_dict)
+    return module, _fit_unet(module, in_channels, state_dict)
 
 
-def unet_shapes(module: UNet, in_channels: int) -> dict:
-    """Shapes of the module's parameters, without computing any."""
+def _input_channels(state_dict: Mapping[str, np.ndarray]) -> int:
+    """Input channels of the released U-Net whose state_dict this is; 0 if it is none."""
+    shape = np.shape(state_dict.get(_FIRST, ()))
+    return shape[1] if len(shape) == 4 else 0
+
+
+def _fit_unet(module: UNet, in_channels: int, state_dict: Mapping[str, np.ndarray]) -> dict:
     x = jax.ShapeDtypeStruct((1, module.stride, module.stride, in_channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    return jax.eval_shape(module.init, jax.random.key(0), x, t)['params']
+    try:
+        shapes = jax.eval_shape(module.init, jax.random.key(0), x, t)['params']
+    except ValueError as error:
+        raise UserError(f'no such network: {error}') from error
+    return torch_layout.fit(torch_layout.unet_name, shapes, state_dict)
 
 
 def unet_to_torch(variables: Mapping, copies_of_image: int = 0) -> dict[str, np.ndarray]:
@@ -193,9 +134,10 @@ def unet_to_torch(variables: Mapping, copies_of_image: int = 0) -> dict[str, np.
 
     Args:
       variables: {'params': ...} of a `UNet` of patch_size 1.
-      copies_of_image: 4 for the released code's input from a network of 2 input channels; 0 leaves the input as it is.
+      copies_of_image: 4 for the released code's input from a network of 2 input channels; 0 leaves
+        the input as it is.
     """
-    state_dict = _state_dict(_unet_name, variables)
+    state_dict = torch_layout.state_dict(torch_layout.unet_name, variables)
     if copies_of_image:
         state_dict[_FIRST] = unfold_image_kernel(state_dict[_FIRST], copies_of_image)
     return state_dict
@@ -207,7 +149,8 @@ def encoder_from_torch(
     """The released axis-aligned Gaussian encoder (AMN or ACN) as ours.
 
     Returns:
-      (module, variables); module.apply(variables, image [B, H, W, 1], mask [B, H, W, 1]) -> (mu, log_sigma), [B, latent_dim].
+      (module, variables); module.apply(variables, image [B, H, W, 1], mask [B, H, W, 1]) ->
+      (mu, log_sigma), both [B, latent_dim]
 
     Raises:
       UserError: a state_dict of other names or shapes.
@@ -218,17 +161,134 @@ def encoder_from_torch(
     x = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, mask)['params']
-    return module, _fit(_encoder_name, shapes, state_dict)
+    return module, torch_layout.fit(torch_layout.encoder_name, shapes, state_dict)
 
 
 def encoder_to_torch(variables: Mapping) -> dict[str, np.ndarray]:
     """The inverse of `encoder_from_torch`: a state_dict, float32, by PyTorch name."""
-    return _state_dict(_encoder_name, variables)
+    return torch_layout.state_dict(torch_layout.encoder_name, variables)
 
 
-def _state_dict(name_of, variables: Mapping) -> dict[str, np.ndarray]:
-    flat = flax.traverse_util.flatten_dict(variables['params'])
-    arrays = {name_of(path): np.asarray(array, np.float32) for path, array in flat.items()}
+def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:
+    """Makes a workdir (or a file, if `output` ends in .safetensors) from a released checkpoint.
+
+    The grey image's copies are folded if the config feeds the image once. A workdir holds the
+    weights as both parameters and EMA, with a fresh optimiser and step 0, and newly drawn AMN and
+    ACN if the config trains them (the released checkpoints leave them out).
+
+    Raises:
+      UserError: the file is not to be trusted or does not fit the config, or `output` is taken.
+    """
+    method = methods.create(config)
+    state_dict = torch_files.read_state_dict(source)
+    channels = config.data.channels * config.method.image_repeats + 1
+    if channels == 2 and _input_channels(state_dict) == _RELEASED_COPIES + 1:
+        state_dict[_FIRST] = fold_image_kernel(state_dict[_FIRST])
+    try:
+        params = {'unet': _fit_unet(method.unet, channels, state_dict)['params']}
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from error
+    place = pathlib.Path(output)
+    if place.suffix == '.safetensors':
+        checkpoint.save_safetensors(place, params, config, step=0, dtype='float32')
+        return
+    if place.is_file() or (place / 'checkpoints').exists():
+        raise UserError(f'--output={output} is taken: name a new folder, or a .safetensors file')
+    size = config.data.image_size
+    batch = {'image': jnp.zeros((1, size, size, config.data.channels))}
+
+    @jax.jit
+    def other_params(key):
+        drawn = method.init(key, batch)
+        return {name: tree for name, tree in drawn.items() if name not in params}
+
+    params |= other_params(jax.random.key(config.seed))
+    params = jax.tree.map(jnp.asarray, params)
+    opt_state = optim.create(config.optim, config.train.num_steps).init(params)
+    state = {'step': jnp.zeros((), jnp.int32), 'params': params, 'opt_state': opt_state}
+    with checkpoint.Checkpointer(place) as checkpointer:
+        checkpointer.save(0, state, {'ema': params}, config)
+
+
+def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> dict:
+    """Writes the EMA weights of a checkpoint as a released state_dict.
+
+    A network that is fed a grey image once gets the four copies that the released code feeds.
+
+    Returns:
+      The arguments of the released U-Net's constructor that the file needs.
+
+    Raises:
+      UserError: no such checkpoint, or a network that the released code cannot run.
+    """
+    model = config.model
+    for field, value, wanted in (
+        ('model.patch_size', model.patch_size, 1),
+        ('model.num_groups', model.num_groups, 32),
+        ('diffusion.prediction', config.diffusion.prediction, 'eps'),
+    ):
+        if value != wanted:
+            raise UserError(
+                f'config.{field}={value!r}: the released code runs networks of {wanted!r} only'
+            )
+    method = methods.create(config)
+    size = config.data.image_size
+    example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)}
+    abstract = jax.eval_shape(method.init, jax.random.key(0), example)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+    )
+    params, _ = checkpoint.load_weights(source, abstract, config)
+    channels = config.data.channels * config.method.image_repeats + 1
+    copies = _RELEASED_COPIES if channels == 2 else 0
+    torch_files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))
     return {
-        name: np.ascontiguousarray(_to_torch_layout(name, arrays[name])) for name in sorted(arrays)
+        'image_size': size,
+        'in_channels': copies + 1 if copies else channels,
+        'model_channels': model.channels,
+        'out_channels': method.unet.out_channels,
+        'num_res_blocks': model.num_res_blocks,
+        'attention_resolutions': list(model.attention_resolutions),
+        'dropout': model.dropout,
+        'channel_mult': list(model.channel_mult),
+        'conv_resample': model.conv_resample,
+        'num_heads': model.num_heads,
+        'use_scale_shift_norm': model.use_scale_shift_norm,
+        'resblock_updown': model.resblock_updown,
     }
+
+
+def main() -> None:
+    """Entry point."""
+    # It defines --config, which importing this module for its functions must not.
+    from ambdiff import main as command
+
+    text = flags.DEFINE_string
+    from_torch = text('from_torch', None, 'A released checkpoint (.pt or .safetensors) to read.')
+    to_torch = text('to_torch', None, 'A workdir, step or .safetensors file to write as one.')
+    output = text('output', None, 'What to write: a workdir or file of weights.')
+
+    def run(argv: list[str]) -> int:
+        del argv
+        config = flags.FLAGS.config
+        try:
+            if (from_torch.value is None) == (to_torch.value is None) or not output.value:
+                raise UserError('give --from_torch=FILE or --to_torch=CHECKPOINT, and --output=')
+            if from_torch.value is not None:
+                import_checkpoint(from_torch.value, config, output.value)
+                print(f'{output.value}: ready for --config.checkpoint={output.value}')
+            else:
+                arguments = export_checkpoint(to_torch.value, config, output.value)
+                print(f'{output.value}: for a U-Net of {json.dumps(arguments)}')
+        except UserError as error:
+            return command.fail(error)
+        except OSError as error:
+            return command.fail(f'cannot write {output.value}: {error}')
+        return 0
+
+    app.run(run, flags_parser=command.parse_flags)
+
+
+if __name__ == '__main__':
+    main()

@@ -210,6 +210,13 @@ class GaussianDiffusion:
         abar = self.alphas_cumprod
         return (self._at(np.sqrt(1 / abar), t) * xt - x0) / self._at(np.sqrt(1 / abar - 1), t)
 
+    def noise_hat(self, network_output: Array, xt: Array, t: Array) -> Array:
+        """The noise that the network's output stands for: [B, H, W, 1]."""
+        prediction, _ = self.split(network_output)
+        if self.prediction == 'eps':
+            return prediction
+        return self.pred_eps(self.pred_x0(network_output, xt, t, clip=False), xt, t)
+
     def p_mean_variance(
         self, network_output: Array, xt: Array, t: Array, clip: bool
     ) -> dict[str, Array]:
@@ -247,6 +254,8 @@ class GaussianDiffusion:
         """
         x0 = self.pred_x0(network_output, xt, t, clip)
         eps = self.pred_eps(x0, xt, t)
+        # 1 - abar is taken in float32, as the released code does: at t = 1 its rounding is 2e-4 of
+        # the direction, more than the tolerance to which the steps of the two are held together.
         abar = self._at(self.alphas_cumprod, t)
         prev = self._at(np.append(1.0, self.alphas_cumprod), t_prev + 1)
         sigma = eta * jnp.sqrt((1 - prev) / (1 - abar)) * jnp.sqrt(1 - abar / prev)
@@ -261,10 +270,6 @@ class GaussianDiffusion:
         The mean of p is frozen inside vlb (Nichol & Dhariwal's hybrid loss): it trains v alone.
         """
         prediction, v = self.split(network_output)
-        if self.prediction == 'eps':
-            eps = prediction
-        else:
-            eps = self.pred_eps(self.pred_x0(network_output, xt, t, clip=False), xt, t)
         frozen = jax.lax.stop_gradient(prediction)
         if v is not None:
             frozen = jnp.concatenate([frozen, v], axis=-1)
@@ -273,4 +278,5 @@ class GaussianDiffusion:
         kl = normal_kl(mean, log_variance, p['mean'], p['log_variance'])
         nll = -discretized_gaussian_log_likelihood(x0, p['mean'], 0.5 * p['log_variance'])
         vlb = jnp.where(t == 0, _pixel_mean(nll), _pixel_mean(kl)) / math.log(2)
+        eps = self.noise_hat(network_output, xt, t)
         return {'mse': _pixel_mean(jnp.square(noise - eps)), 'vlb': vlb}

@@ -202,8 +202,7 @@ class CIMD:
             key = jax.random.key(self.method.encoder_seed)
             params = jax.lax.stop_gradient(self._init_encoders(key, images[:1]))
         if self.method.acn_input == 'eps':
-            x0_hat = self.diffusion.pred_x0(output, xt, t, clip=False)
-            prediction = self.diffusion.pred_eps(x0_hat, xt, t)
+            prediction = self.diffusion.noise_hat(output, xt, t)
         else:
             prediction = self.diffusion.p_mean_variance(output, xt, t, clip=False)['mean']
         mask = x0 if self.method.amn_input == 'x0' else xt

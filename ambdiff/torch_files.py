@@ -1,0 +1,124 @@
+"""Files of PyTorch weights, read without trusting them and written whole.
+
+A .pt file is a pickle in a zip archive: it is read by torch's weights_only loader, which builds
+tensors and nothing else. A .safetensors file needs no torch.
+"""
+
+import os
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ambdiff.errors import UserError
+
+
+def _import_torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            'a PyTorch file needs torch: pip install torch (the CPU build will do); .safetensors '
+            'files need nothing'
+        ) from error
+    return torch
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Arrays by PyTorch name from a state_dict saved by torch.save, or from a .safetensors file.
+
+    Raises:
+      UserError: no such file, cut short, neither format, or holding anything but tensors of floats.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f'{path} is not a file')
+    state_dict = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pt(path)
+    if state_dict and all(name.startswith('module.') for name in state_dict):
+        # What DistributedDataParallel puts before every name.
+        state_dict = {name.removeprefix('module.'): array for name, array in state_dict.items()}
+    for name, array in state_dict.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f'{path}: {name} is not finite; take a checkpoint from before it diverged'
+            )
+    return state_dict
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(path, 'np') as file:
+            if (file.metadata() or {}).get('format') == 'ambdiff':
+                raise UserError(f'{path} is an ambdiff file already: give it as config.checkpoint')
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        raise UserError(f'{path} is not a whole .safetensors file of floats: {error}') from error
+
+
+def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
+    torch = _import_torch()
+    with path.open('rb') as file:
+        magic = file.read(4)
+    if magic[:2] == b'PK':
+        try:
+            with zipfile.ZipFile(path) as archive:
+                packed = any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist())
+        except zipfile.BadZipFile as error:
+            raise UserError(f'{path} is cut short or damaged: copy it again') from error
+        if packed:
+            # torch.save never compresses, and unpacking has no bound.
+            raise UserError(f'{path} is a compressed archive, not what torch.save writes')
+    elif magic[:1] != b'\x80':
+        raise UserError(f'{path} is not a PyTorch file: give a state_dict saved by torch.save')
+    try:
+        loaded = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f'{path} holds pickled objects that are not tensors (or is damaged); nothing in it was '
+            'run: save the state_dict alone, torch.save(model.state_dict(), path)'
+        ) from error
+    except Exception as error:  # A stranger's bytes: torch raises whatever its parsers meet.
+        raise UserError(f'{path} is cut short or damaged: {str(error).splitlines()[0]}') from error
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise UserError(f'{path} holds no state_dict but {type(loaded).__name__}')
+    return {_text(path, name): _array(torch, path, name, value) for name, value in loaded.items()}
+
+
+def _text(path: pathlib.Path, name: object) -> str:
+    if not isinstance(name, str):
+        raise UserError(f'{path} holds no state_dict: its key {name!r:.40} is not a name')
+    return name
+
+
+def _array(torch, path: pathlib.Path, name: str, value: object) -> np.ndarray:
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    if not plain or not value.is_floating_point():
+        raise UserError(
+            f'{path}: {name} is not a tensor of floats but {type(value).__name__}: save the '
+            'state_dict of the network alone'
+        )
+    if value.nbytes > value.untyped_storage().nbytes():
+        raise UserError(f'{path}: {name} is larger than what the file stores for it')
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes .safetensors, or by torch.save any other suffix; whole or not at all.
+
+    Raises:
+      UserError: torch is needed and absent.
+    """
+    path = pathlib.Path(path)
+    torch = None if path.suffix == '.safetensors' else _import_torch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    if torch is None:
+        safetensors.numpy.save_file(dict(state_dict), partial)
+    else:
+        torch.save({name: torch.from_numpy(array) for name, array in state_dict.items()}, partial)
+    os.replace(partial, path)
