@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
+import safetensors
+from absl import app, flags, logging
 
 from ambdiff import checkpoint, methods, optim, torch_files, torch_layout
 from ambdiff.errors import UserError
@@ -271,6 +272,7 @@ def main() -> None:
 
     def run(argv: list[str]) -> int:
         del argv
+        logging.set_verbosity(logging.WARNING)
         config = flags.FLAGS.config
         try:
             if (from_torch.value is None) == (to_torch.value is None) or not output.value:
@@ -283,7 +285,7 @@ def main() -> None:
                 print(f'{output.value}: for a U-Net of {json.dumps(arguments)}')
         except UserError as error:
             return command.fail(error)
-        except OSError as error:
+        except (OSError, safetensors.SafetensorError) as error:
             return command.fail(f'cannot write {output.value}: {error}')
         return 0
 

@@ -7,6 +7,7 @@ tensors and nothing else. A .safetensors file needs no torch.
 import os
 import pathlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 
@@ -75,7 +76,8 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
     elif magic[:1] != b'\x80':
         raise UserError(f'{path} is not a PyTorch file: give a state_dict saved by torch.save')
     try:
-        loaded = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings(action='ignore'):
+            loaded = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f'{path} holds pickled objects that are not tensors (or is damaged); nothing in it was '
@@ -112,13 +114,18 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
 
     Raises:
       UserError: torch is needed and absent.
+      OSError: the place cannot be written.
     """
     path = pathlib.Path(path)
     torch = None if path.suffix == '.safetensors' else _import_torch()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')
-    if torch is None:
-        safetensors.numpy.save_file(dict(state_dict), partial)
-    else:
-        torch.save({name: torch.from_numpy(array) for name, array in state_dict.items()}, partial)
-    os.replace(partial, path)
+    try:
+        with partial.open('wb') as file:
+            if torch is None:
+                file.write(safetensors.numpy.save(dict(state_dict)))
+            else:
+                torch.save({name: torch.tensor(array) for name, array in state_dict.items()}, file)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
