@@ -28,13 +28,9 @@ Array = jax.Array
 
 def normal_kl(mean1: Array, log_variance1: Array, mean2: Array, log_variance2: Array) -> Array:
     """KL(N1 || N2) for each element, in nats; arguments of one shape."""
-    return 0.5 * (
-        log_variance2
-        - log_variance1
-        - 1
-        + jnp.exp(log_variance1 - log_variance2)
-        + jnp.square(mean1 - mean2) * jnp.exp(-log_variance2)
-    )
+    # expm1: near its minimum the divergence is far below the 1 that the textbook form subtracts.
+    gap = log_variance1 - log_variance2
+    return 0.5 * (jnp.expm1(gap) - gap + jnp.square(mean1 - mean2) * jnp.exp(-log_variance2))
 
 
 def discretized_gaussian_log_likelihood(x: Array, mean: Array, log_scale: Array) -> Array:
@@ -150,9 +146,7 @@ class GaussianDiffusion:
             return self
         ends = np.arange(1, num_steps + 1) * self.num_steps / num_steps
         keep = np.round(ends).astype(int) - 1
-        return dataclasses.replace(
-            self, alphas_cumprod=self.alphas_cumprod[keep], timesteps=self.timesteps[keep]
-        )
+        return dataclasses.replace(self, alphas_cumprod=self.alphas_cumprod[keep], timesteps=self.timesteps[keep])
 
     def _at(self, table: np.ndarray, t: Array) -> Array:
         """table[t] as float32 [B, 1, 1, 1]."""
@@ -217,9 +211,7 @@ class GaussianDiffusion:
             return prediction
         return self.pred_eps(self.pred_x0(network_output, xt, t, clip=False), xt, t)
 
-    def p_mean_variance(
-        self, network_output: Array, xt: Array, t: Array, clip: bool
-    ) -> dict[str, Array]:
+    def p_mean_variance(self, network_output: Array, xt: Array, t: Array, clip: bool) -> dict[str, Array]:
         """Equation (3): dict(mean, variance, log_variance, pred_x0), each [B, H, W, 1]."""
         _, v = self.split(network_output)
         x0 = self.pred_x0(network_output, xt, t, clip)
@@ -230,9 +222,7 @@ class GaussianDiffusion:
             variance = jnp.exp(log_variance)
         return {'mean': mean, 'variance': variance, 'log_variance': log_variance, 'pred_x0': x0}
 
-    def ddpm_step(
-        self, network_output: Array, xt: Array, t: Array, noise: Array, clip: bool
-    ) -> Array:
+    def ddpm_step(self, network_output: Array, xt: Array, t: Array, noise: Array, clip: bool) -> Array:
         """One ancestral step: a draw from equation (3), its mean at t = 0. All [B, H, W, 1]."""
         p = self.p_mean_variance(network_output, xt, t, clip)
         noisy = (t > 0).astype(jnp.float32)[:, None, None, None]
@@ -262,9 +252,7 @@ class GaussianDiffusion:
         direction = jnp.sqrt(jnp.maximum(1 - prev - sigma**2, 0.0))
         return jnp.sqrt(prev) * x0 + direction * eps + sigma * noise
 
-    def losses(
-        self, network_output: Array, x0: Array, xt: Array, t: Array, noise: Array
-    ) -> dict[str, Array]:
+    def losses(self, network_output: Array, x0: Array, xt: Array, t: Array, noise: Array) -> dict[str, Array]:
         """Per-example losses [B]: `mse` of the noise and `vlb` of equation (4), in bits per pixel.
 
         The mean of p is frozen inside vlb (Nichol & Dhariwal's hybrid loss): it trains v alone.
