@@ -111,7 +111,7 @@ class UNet:
         return x + h
 
     def attention(self, x, name, heads):
-        batch, channels, height, width = x.shape
+        batch, channels = x.shape[:2]
         if self.options['num_head_channels'] > 0:
             heads = channels // self.options['num_head_channels']
         weight, bias = self.layer(f'{name}.qkv')
