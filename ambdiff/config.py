@@ -105,16 +105,16 @@ def default() -> ConfigDict:
 def learns_fast(config: ConfigDict) -> ConfigDict:
     """Changes a config to what learns best in little time, and returns it.
 
-    x0 by sigmoid and cross-entropy (the masks are binary), masks in {-1, 1}, a U-Net at half resolution,
+    x0 by sigmoid and cross-entropy (the masks are binary), masks in {-1, 1}, a U-Net at a quarter of the resolution,
     and sampling in eight steps from stratified starts.
     """
-    config.model.channels = 32
-    config.model.channel_mult = (1, 2, 4)
-    config.model.attention_resolutions = (4,)
+    config.model.channels = 64
+    config.model.channel_mult = (1, 2)
+    config.model.attention_resolutions = (2,)
     config.model.num_heads = 4
     config.model.num_groups = 8
     config.model.use_scale_shift_norm = True
-    config.model.patch_size = 2
+    config.model.patch_size = 4
     config.diffusion.schedule = 'shifted_cosine'
     config.diffusion.learned_variance = False
     config.diffusion.prediction = 'x0'
@@ -129,7 +129,7 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.optim.warmup_steps = 300
     config.optim.weight_decay = 1e-2
     config.optim.ema_decay = 0.999
-    config.train.num_steps = 8000
+    config.train.num_steps = 5500
     config.train.batch_size = 16
     config.train.checkpoint_every = 250
     config.train.sample_every = 1000

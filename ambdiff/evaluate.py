@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import jax
 import ml_collections
 import numpy as np
 import tqdm
-from absl import logging
 
 from ambdiff import baselines, methods, metrics, report, sharding
 from ambdiff.checkpoint import load_weights
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -131,8 +133,19 @@ def compare(raters: np.ndarray, samples: np.ndarray, train_masks: np.ndarray, se
     return model, {name: metrics.summarize(values) for name, values in rows.items()}
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
+def _masks_of_others(config: ml_collections.ConfigDict, source) -> np.ndarray:
+    """The masks [K, M, H, W] of the training split, or of this one if the data has no other."""
+    try:
+        source = sources.open_source(config.data, 'train')
+    except UserError as error:
+        logger.info('other_patients draws from the split evaluated: %s', error)
+    return np.stack([source[i]['masks'] for i in range(len(source))])
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
     """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
+
+    After training, config.checkpoint is where that started: `trained_here` evaluates what it came to.
 
     Raises:
       UserError: no checkpoint, one of another architecture, or faulty data.
@@ -141,26 +154,25 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     method = methods.create(config)
     split = config.evaluate.split
     source = sources.open_source(config.data, split)
-    train_source = sources.open_source(config.data, 'train')
-    logging.info('evaluating on %s: %s', split, sources.describe(source))
+    logger.info('evaluating on %s: %s', split, sources.describe(source))
 
     size = config.data.image_size
     example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)}
     key = jax.random.key(config.seed)
     abstract = jax.eval_shape(method.init, key, example)
     on_mesh = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
-    has_run = (workdir / 'checkpoints').is_dir()
-    if not config.checkpoint and not has_run:
-        raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
-    # A run's own checkpoint, unless the config names weights and nothing was trained from them here.
-    path = str(workdir) if has_run else config.checkpoint
+    if trained_here or not config.checkpoint:
+        if not (workdir / 'checkpoints').is_dir():
+            raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
+        path = str(workdir)
+    else:
+        path = config.checkpoint
     params, step = load_weights(path, jax.tree.map(on_mesh, abstract), config)
 
     images, raters, cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
     drawer = Drawer(config, method, mesh)
     samples = drawer(params, images, jax.random.fold_in(key, 2**31 - 1), progress=True)
-    train_masks = np.stack([train_source[i]['masks'] for i in range(len(train_source))])
-    model, table = compare(raters, samples, train_masks, config.seed)
+    model, table = compare(raters, samples, _masks_of_others(config, source), config.seed)
 
     means, errors = table['model']
     result = {

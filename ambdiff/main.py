@@ -1,11 +1,13 @@
 """python -m ambdiff.main --config=configs/lidc.py [--workdir=DIR] [--mode=train_and_evaluate|train|evaluate]."""
 
 import difflib
+import logging
 import pathlib
 import re
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from ambdiff.errors import UserError
@@ -38,7 +40,13 @@ def _field_hint(argv: list[str], error: Exception) -> str:
             near = difflib.get_close_matches(match[1], known, 1, 0.5)
             hint = f'; did you mean config.{near[0]}?' if near else '; ambdiff/config.py lists them'
             return f'there is no config field {match[1]}{hint}'
-    return str(error)
+    message = str(error)
+    if 'Failed loading config file' in message:
+        file = re.split('[=:]', next((a for a in argv if 'config=' in a), 'config='))[1]
+        return f'config file {file} does not exist; the ones that come along are in configs/'
+    # An error raised inside a config file arrives with its traceback as text: the last line says it.
+    last = message.strip().splitlines()[-1]
+    return re.sub(r'^\w*Error: ', '', last) if 'Traceback' in message else message
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -47,6 +55,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is None:
             raise UserError('give a config, for instance --config=configs/demo.py')
+        _ = _CONFIG.value.seed  # a file that does not load is told only on use
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         sys.exit(fail(_field_hint(argv, error)))
     if len(rest) > 1:
@@ -63,9 +72,10 @@ def default_workdir(config_file: str) -> pathlib.Path:
 def run(argv: list[str]) -> int:
     """Trains and evaluates as the flags say."""
     del argv
-    logging.set_verbosity(logging.INFO)
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(None)
+    # Our own progress only: the libraries tell of every file they write.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
+    logging.getLogger('ambdiff').setLevel(logging.INFO)
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     from ambdiff import evaluate, train
 
@@ -76,7 +86,7 @@ def run(argv: list[str]) -> int:
         if _MODE.value != 'evaluate' and not train.train(config, workdir):
             return 0
         if _MODE.value != 'train':
-            evaluate.evaluate(config, workdir)
+            evaluate.evaluate(config, workdir, trained_here=_MODE.value != 'evaluate')
     except UserError as error:
         return fail(error)
     return 0

@@ -27,6 +27,8 @@ def learning_rate(optim: ml_collections.ConfigDict, num_steps: int) -> optax.Sch
         )
     else:
         raise UserError(f"config.optim.schedule={optim.schedule!r}; use 'constant' or 'cosine'")
+    if not optim.warmup_steps:
+        return after
     warmup = optax.linear_schedule(0.0, optim.learning_rate, optim.warmup_steps)
     return optax.join_schedules([warmup, after], [optim.warmup_steps])
 

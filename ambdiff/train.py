@@ -5,6 +5,7 @@ step gives the same loss on any number of devices, and a run that was interrupte
 """
 
 import contextlib
+import logging
 import pathlib
 import signal
 import time
@@ -16,7 +17,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from absl import logging
 from clu import parameter_overview
 
 from ambdiff import evaluate, flops, methods, optim, report, sharding
@@ -27,6 +27,7 @@ from ambdiff.errors import UserError
 from ambdiff.metric_writer import MetricWriter
 
 Array = jax.Array
+logger = logging.getLogger(__name__)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -82,7 +83,7 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optim.update_ema(config.optim, state.ema, params, state.step)
-        metrics['grad_norm'] = optax.global_norm(grads)
+        metrics['grad_norm'] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step
@@ -150,7 +151,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     method = methods.create(config)
     optimiser = optim.create(config.optim, config.train.num_steps)
     source = sources.open_source(config.data, 'train')
-    logging.info('training on %s', sources.describe(source))
+    logger.info('training on %s', sources.describe(source))
     batches = pipeline.shuffled(source, config.seed)
     validate = _Validation(config, method, mesh) if config.train.sample_every else None
 
@@ -169,16 +170,16 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
                 weights, _ = load_weights(config.checkpoint, _on(abstract.params, replicated), config)
                 params = {**state.params, **weights}
                 state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
-                logging.info('starting from the weights of %s', config.checkpoint)
+                logger.info('starting from the weights of %s', config.checkpoint)
         else:
             target = _on(abstract, replicated)
             saved = {'step': target.step, 'params': target.params, 'opt_state': target.opt_state}
             saved, ema = checkpointer.restore(latest, saved, {'ema': target.ema}, config)
             state = TrainState(**saved, **ema)
-            logging.info('going on from step %d of %s', latest, workdir)
+            logger.info('going on from step %d of %s', latest, workdir)
         if int(state.step) >= config.train.num_steps:
             return True
-        logging.info('\n%s', parameter_overview.get_parameter_overview(state.params, max_lines=8))
+        logger.info('\n%s', parameter_overview.get_parameter_overview(state.params, max_lines=8))
         with MetricWriter(workdir, int(state.step)) as writer:
             return _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate)
 
@@ -202,10 +203,10 @@ def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer,
 
     start = int(state.step)
     step_fn = jax.jit(make_train_step(config, method, optimiser), donate_argnums=0)
-    logging.info('compiling the training step for %s ...', dict(mesh.shape))
+    logger.info('compiling the training step for %s ...', dict(mesh.shape))
     began = time.perf_counter()
     step_fn = step_fn.lower(state, load(start)).compile()
-    logging.info('compiled in %.0f s', time.perf_counter() - began)
+    logger.info('compiled in %.0f s', time.perf_counter() - began)
     speed = flops.Meter(flops.of(step_fn) * train.accumulation_steps, train.batch_size)
     rate = optim.learning_rate(config.optim, train.num_steps)
     termination = _Termination()
@@ -235,17 +236,17 @@ def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer,
             window.clear()
             values |= {'learning_rate': float(rate(step - 1)), **speed.read(step - start)}
             writer.scalars(step, values)
-            logging.info('%s', speed.line(step, train.num_steps, values))
+            logger.info('%s', speed.line(step, train.num_steps, values))
         with speed.paused():
             if at(train.sample_every):
                 values, picture = validate(state.ema)
                 writer.scalars(step, values)
                 path = writer.picture(step, picture)
                 shown = ', '.join(f'{n.split("/")[1]} {v:.3f}' for n, v in values.items())
-                logging.info('step %d: %s; pictures in %s', step, shown, path)
+                logger.info('step %d: %s; pictures in %s', step, shown, path)
             if at(train.checkpoint_every) or stop:
                 saved = save(step)
         if stop and not last:
-            logging.info('stopped by SIGTERM at step %d: the same command goes on from there', step)
+            logger.info('stopped by SIGTERM at step %d: the same command goes on from there', step)
             return False
     return True

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ambdiff.models import cpu_conv
+
 Array = jax.Array
 
 
@@ -63,6 +65,8 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         if self.size == 1 and self.stride == 1:
             y = jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
+        elif (self.size, self.stride) == (3, 1) and jax.default_backend() == 'cpu':
+            y = cpu_conv.conv3x3(x, kernel)
         else:
             pad = (self.size // 2, self.size // 2)
             y = jax.lax.conv_general_dilated(
@@ -94,16 +98,21 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalises [B, H, W, C]; C must be a multiple of num_groups."""
-        batch, height, width, channels = x.shape
+        batch, *_, channels = x.shape
         if channels % self.num_groups:
             raise ValueError(f'{channels} channels do not divide into {self.num_groups} norm groups')
         scale = self.param('scale', nn.initializers.ones_init(), (channels,))
         bias = self.param('bias', nn.initializers.zeros_init(), (channels,))
-        groups = x.astype(jnp.float32).reshape(batch, height * width, self.num_groups, -1)
-        mean = groups.mean(axis=(1, 3), keepdims=True)
-        variance = jnp.square(groups - mean).mean(axis=(1, 3), keepdims=True)
-        y = ((groups - mean) * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape)
-        return (y * scale[None, None, None] + bias[None, None, None]).astype(x.dtype)
+        x32 = x.astype(jnp.float32)
+        # Moments of channels first, then of groups, and one multiply-add: on CPU several times faster than
+        # reductions over a reshaped array (benchmarks/cpu_layers.py).
+        groups = lambda m: m.reshape(batch, self.num_groups, -1).mean(axis=-1)
+        mean, square = groups(x32.mean(axis=(1, 2))), groups(jnp.square(x32).mean(axis=(1, 2)))
+        inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-5)
+        spread = lambda m: jnp.repeat(m, channels // self.num_groups, axis=1)
+        factor = spread(inverse) * scale[None]
+        offset = bias[None] - spread(mean) * factor
+        return (x32 * factor[:, None, None] + offset[:, None, None]).astype(x.dtype)
 
 
 def upsample(x: Array) -> Array:

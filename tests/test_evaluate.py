@@ -1,0 +1,154 @@
+"""Evaluation: the files of the contract, what masks depend on, and the baselines beside them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ambdiff import evaluate, methods, metrics, sharding, train
+from ambdiff.checkpoint import load_safetensors, load_weights, save_safetensors
+from ambdiff.data import sources
+from ambdiff.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A short run, trained and evaluated: (config, workdir, what evaluate returned)."""
+    folder = tmp_path_factory.mktemp('run')
+    data = tiny.write_hdf5(folder / 'tiny.hdf5', {'train': 24, 'val': 8, 'test': 7})
+    config = tiny.config(data, **{'train.sample_every': 6})
+    assert train.train(config, folder / 'work')
+    return config, folder / 'work', evaluate.evaluate(config, folder / 'work')
+
+
+def test_evaluation_writes_the_files_of_the_contract(run):
+    config, workdir, result = run
+    folder = workdir / 'evaluation'
+    assert sorted(p.name for p in folder.iterdir()) == ['masks.npz', 'metrics.json', 'per_image.csv', 'report.html']
+    written = json.loads((folder / 'metrics.json').read_text())
+    assert written['metrics'] == pytest.approx(result['metrics'])
+    assert set(written['metrics']) == set(written['stderr']) == set(metrics.KEYS)
+    assert set(written['baselines']) == {'empty', 'other_patients', 'rater_vs_rest', 'raters_resampled'}
+    assert written['checkpoint_step'] == config.train.num_steps
+    assert (written['split'], written['num_images'], written['samples_per_image']) == ('test', 7, 4)
+    assert written['network_evaluations_per_mask'] == 2
+    assert written['seconds_per_mask'] > 0
+    assert written['config']['data']['image_size'] == 16
+    assert len((folder / 'per_image.csv').read_text().splitlines()) == 8
+    saved = np.load(folder / 'masks.npz')
+    assert saved['samples'].shape == (7, 4, 16, 2) and saved['raters'].shape == (7, 4, 16, 2)
+    again = metrics.per_image(*(np.unpackbits(saved[n], axis=-1).astype(bool) for n in ('raters', 'samples')))
+    assert np.mean(again['ged']) == pytest.approx(written['metrics']['ged'])
+
+
+def test_training_leaves_scalars_events_and_pictures_of_samples(run):
+    config, workdir, _ = run
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    last = {name for line in lines if line['step'] == 12 for name in line}
+    assert {'loss', 'images_per_second', 'teraflops', 'validation/ged', 'validation/empty_share'} <= last
+    assert list((workdir / 'tensorboard').iterdir())
+    pictures = sorted((workdir / 'samples').glob('*.png'))
+    assert [p.name for p in pictures] == ['step_00000006.png', 'step_00000012.png']
+    assert pictures[0].read_bytes().startswith(b'\x89PNG')
+
+
+def draw(run, devices=8, number=4, **fields):
+    config = run[0].copy_and_resolve_references()
+    for name, value in fields.items():
+        config.sample[name] = value
+    method = methods.create(config)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ('data', 'model'))
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
+    size = config.data.image_size
+    abstract = jax.eval_shape(
+        method.init, jax.random.key(0), {'image': jax.ShapeDtypeStruct((1, size, size, 1), np.float32)}
+    )
+    params, _ = load_weights(str(run[1]), jax.tree.map(place, abstract), config)
+    source = sources.open_source(config.data, 'test')
+    images, _, _ = evaluate.load(source, range(number))
+    return evaluate.Drawer(config, method, mesh)(params, images, jax.random.key(5))
+
+
+def test_a_mask_depends_on_its_key_alone_not_on_devices_or_chunks(run):
+    reference = draw(run, devices=1)
+    assert reference.any() and not reference.all()
+    assert len({m.tobytes() for m in reference[0]}) > 1, 'samples of an image do not differ'
+    per_mask = methods.create(run[0]).bytes_per_mask(16) / 2**20
+    np.testing.assert_array_equal(draw(run, devices=8), reference)
+    np.testing.assert_array_equal(draw(run, devices=2, memory_mib=per_mask * 2.5), reference)
+    np.testing.assert_array_equal(draw(run, devices=1, number=2), reference[:2])
+
+
+def test_too_little_memory_for_one_mask_is_said(run):
+    with pytest.raises(UserError, match='memory_mib'):
+        draw(run, memory_mib=0.001)
+
+
+def test_safetensors_file_draws_the_same_masks_and_carries_its_config(run, tmp_path):
+    config, workdir, result = run
+    method = methods.create(config)
+    abstract = jax.eval_shape(
+        method.init, jax.random.key(0), {'image': jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)}
+    )
+    params, step = load_weights(str(workdir), abstract, config)
+    path = tmp_path / 'weights.safetensors'
+    save_safetensors(path, params, config, step, 'float32')
+    assert load_safetensors(path)[2] == 12
+    other = config.copy_and_resolve_references()
+    other.checkpoint = str(path)
+    again = evaluate.evaluate(other, tmp_path / 'elsewhere')
+    assert again['metrics'] == pytest.approx(result['metrics'])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['elsewhere', 'weights.safetensors']
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'named'),
+    [
+        ('channels', 12, 'model.channels: 8 -> 12'),
+        ('channel_mult', (1, 1), 'model.channel_mult'),
+        ('patch_size', 2, 'model.patch_size'),
+    ],
+)
+def test_checkpoint_of_another_architecture_is_refused_by_field(run, field, value, named):
+    config = run[0].copy_and_resolve_references()
+    config.model[field] = value
+    with pytest.raises(UserError, match=f'another architecture .*{named}'):
+        evaluate.evaluate(config, run[1])
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'), [(None, 'does not exist'), (b'x' * 100, 'not a whole .safetensors'), ('folder', 'neither')]
+)
+def test_checkpoint_that_cannot_be_read_is_named(run, tmp_path, content, said):
+    path = tmp_path / 'weights.safetensors'
+    if content == 'folder':
+        path.mkdir()
+    elif content:
+        path.write_bytes(content)
+    config = run[0].copy_and_resolve_references()
+    config.checkpoint = str(path)
+    with pytest.raises(UserError, match=said):
+        evaluate.evaluate(config, tmp_path / 'new')
+
+
+def test_workdir_without_checkpoint_is_said(run, tmp_path):
+    with pytest.raises(UserError, match='holds no checkpoint'):
+        evaluate.evaluate(run[0], tmp_path)
+
+
+def test_data_with_a_test_split_alone_is_evaluated(run, tmp_path):
+    data = tiny.write_hdf5(tmp_path / 'held_out.hdf5', {'test': 5}, seed=4)
+    config = run[0].copy_and_resolve_references()
+    config.data.path = str(data)
+    config.checkpoint = str(run[1])
+    config.evaluate.max_images = 3
+    result = evaluate.evaluate(config, tmp_path / 'work')
+    assert result['num_images'] == 3
+    assert 0 < result['baselines']['other_patients']['ged'] < 2
+
+
+def test_evenly_spaced_covers_the_whole_range():
+    assert evaluate.evenly_spaced(5, 0) == evaluate.evenly_spaced(5, 9) == [0, 1, 2, 3, 4]
+    assert evaluate.evenly_spaced(100, 4) == [0, 25, 50, 75]

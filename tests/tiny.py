@@ -1,0 +1,63 @@
+"""A model, a data set and a config small enough to compile in seconds, shared by the tests."""
+
+import h5py
+import numpy as np
+
+from ambdiff.config import default, learns_fast
+
+
+def write_hdf5(path, counts=None, size=20, seed=0):
+    """Discs that four raters outline at different radii, in the PHiSeg layout."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    with h5py.File(path, 'w') as file:
+        for number, (split, count) in enumerate((counts or {'train': 24, 'val': 8, 'test': 8}).items()):
+            centre = rng.uniform(0.35, 0.65, (count, 2, 1, 1)) * size
+            distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
+            radius = rng.uniform(1.5, 4, (count, 4)) * (rng.random((count, 4)) > 0.3)
+            labels = distance[..., None] < radius[:, None, None]
+            images = np.exp(-((distance / 4) ** 2)) - 0.5 + rng.normal(0, 0.02, distance.shape)
+            group = file.create_group(split)
+            group['images'] = np.clip(images, -0.5, 0.5).astype(np.float32)
+            group['labels'] = labels.astype(np.uint8)
+            group['uids'] = np.arange(count) // 2 + 1000 * number
+    return path
+
+
+def config(path, **fields):
+    """The fast method on a very small U-Net; fields as 'group.field': value."""
+    tiny = learns_fast(default())
+    tiny.data.path = str(path)
+    tiny.data.image_size = 16
+    tiny.model.channels = 8
+    tiny.model.channel_mult = (1, 2)
+    tiny.model.attention_resolutions = (2,)
+    tiny.model.num_res_blocks = 1
+    tiny.model.num_heads = 2
+    tiny.model.num_groups = 4
+    tiny.optim.warmup_steps = 2
+    tiny.train.num_steps = 12
+    tiny.train.batch_size = 8
+    tiny.train.log_every = 2
+    tiny.train.checkpoint_every = 4
+    tiny.train.sample_every = 0
+    tiny.train.sample_images = 4
+    tiny.sample.num_steps = 2
+    tiny.sample.num_samples = 4
+    tiny.mesh.data = -1
+    for name, value in fields.items():
+        group, field = name.split('.')
+        tiny[group][field] = value
+    return tiny
+
+
+def flags(path, workdir, **fields):
+    """The command line of `config`, as arguments of python -m ambdiff.main with configs/lidc.py:small."""
+    tiny = config(path, **fields)
+    names = ['data.path', 'data.image_size', 'optim.warmup_steps']
+    names += [f'model.{n}' for n in ('channels', 'num_res_blocks', 'num_heads', 'num_groups')]
+    names += [f'train.{n}' for n in tiny.train]
+    names += [f'sample.{n}' for n in ('num_steps', 'num_samples')]
+    given = [f'--config.{n}={tiny[n.split(".")[0]][n.split(".")[1]]}' for n in names]
+    given += ['--config.model.channel_mult=(1,2)', '--config.model.attention_resolutions=(2,)']
+    return ['--config=configs/lidc.py:small', f'--workdir={workdir}', *given]
