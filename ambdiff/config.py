@@ -90,7 +90,7 @@ def default() -> ConfigDict:
     sample.num_samples = 16  # masks an image (N)
     sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
     sample.clip = True  # clip the predicted x0 to [-1, 1]
-    sample.memory_mib = 4096  # activations a device may hold while sampling
+    sample.memory_mib = 4096.0  # activations a device may hold while sampling
 
     config.evaluate = evaluate = ConfigDict()
     evaluate.split = 'test'  # 'train', 'validation' or 'test'

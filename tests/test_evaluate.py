@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -66,6 +67,8 @@ def draw(run, devices=8, number=4, **fields):
         method.init, jax.random.key(0), {'image': jax.ShapeDtypeStruct((1, size, size, 1), np.float32)}
     )
     params, _ = load_weights(str(run[1]), jax.tree.map(place, abstract), config)
+    # Far from trained: masks that hold something, and differ.
+    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     source = sources.open_source(config.data, 'test')
     images, _, _ = evaluate.load(source, range(number))
     return evaluate.Drawer(config, method, mesh)(params, images, jax.random.key(5))
