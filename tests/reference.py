@@ -27,7 +27,7 @@ def seeded_weights(seed, shapes):
 
 def shapes_in(fixture):
     """{name: shape} of a file of the released code's numbers."""
-    return {n: json.loads(s) for n, s in zip(fixture['names'], fixture['shapes'], strict=True)}
+    return {str(n): json.loads(s) for n, s in zip(fixture['names'], fixture['shapes'], strict=True)}
 
 
 def nhwc(x):
