@@ -14,9 +14,13 @@ def get_config(variant: str = ''):
     config = learns_fast(default())
     config.data.builder = 'lidc_simulated'
     config.data.image_size = 64
-    config.train.num_steps = 600
+    config.model.channels = 32
+    config.optim.learning_rate = 2e-3
+    config.optim.warmup_steps = 100
+    config.optim.ema_decay = 0.99
+    config.train.num_steps = 800
     config.train.checkpoint_every = 100
-    config.train.sample_every = 200
+    config.train.sample_every = 400
     config.train.sample_images = 16
-    config.evaluate.max_images = 100
+    config.evaluate.max_images = 120
     return config

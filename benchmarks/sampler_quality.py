@@ -1,0 +1,59 @@
+"""What the sampler's choices do to quality: GED_N and HM-IoU over steps, eta and the kind of starts.
+
+  python benchmarks/sampler_quality.py --config=configs/lidc.py:small --config.data.path=data_lidc.hdf5 \
+      --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
+
+Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error over images.
+"""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from ambdiff import evaluate, main, methods, metrics, sharding
+from ambdiff.checkpoint import load_weights
+from ambdiff.data import sources
+from ambdiff.errors import UserError
+
+_STEPS = flags.DEFINE_list('steps', ['4', '8', '16'], 'Network evaluations a mask.')
+_ETAS = flags.DEFINE_list('etas', ['0', '1'], 'DDIM eta.')
+_NOISE = flags.DEFINE_list('noise', ['independent', 'stratified'], 'Starts of the masks of an image.')
+
+
+def compare(config):
+    mesh = sharding.create_mesh(config.mesh)
+    source = sources.open_source(config.data, config.evaluate.split)
+    images, raters, _ = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
+    key = jax.random.key(config.seed)
+    abstract = jax.eval_shape(methods.create(config).init, key, {'image': images[:1]})
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
+    params, step = load_weights(config.checkpoint, jax.tree.map(place, abstract), config)
+    empty = (~raters.any((2, 3))).mean()
+    print(
+        f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(images)} images, '
+        f'N = {config.sample.num_samples}, seed {config.seed}, {empty:.1%} of the raters\' masks empty'
+    )
+    for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
+        config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
+        draw = evaluate.Drawer(config, methods.create(config), mesh)
+        samples = draw(params, images, key)
+        means, errors = metrics.summarize(metrics.per_image(raters, samples))
+        shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou'))
+        share = np.mean(~samples.any((2, 3)))
+        print(f'steps {steps:>4} eta {eta:>4} {noise:12} {shown} empty {share:.1%}', flush=True)
+
+
+def run(argv):
+    del argv
+    try:
+        compare(flags.FLAGS.config)
+    except UserError as error:
+        return main.fail(error)
+    return 0
+
+
+if __name__ == '__main__':
+    app.run(run, flags_parser=main.parse_flags)
