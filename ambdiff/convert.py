@@ -144,9 +144,7 @@ def unet_to_torch(variables: Mapping, copies_of_image: int = 0) -> dict[str, np.
     return state_dict
 
 
-def encoder_from_torch(
-    state_dict: Mapping[str, np.ndarray], latent_dim: int
-) -> tuple[GaussianEncoder, dict]:
+def encoder_from_torch(state_dict: Mapping[str, np.ndarray], latent_dim: int) -> tuple[GaussianEncoder, dict]:
     """The released axis-aligned Gaussian encoder (AMN or ACN) as ours.
 
     Returns:
@@ -229,17 +227,13 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         ('diffusion.prediction', config.diffusion.prediction, 'eps'),
     ):
         if value != wanted:
-            raise UserError(
-                f'config.{field}={value!r}: the released code runs networks of {wanted!r} only'
-            )
+            raise UserError(f'config.{field}={value!r}: the released code runs networks of {wanted!r} only')
     method = methods.create(config)
     size = config.data.image_size
     example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)}
     abstract = jax.eval_shape(method.init, jax.random.key(0), example)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
-    )
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
     params, _ = checkpoint.load_weights(source, abstract, config)
     channels = config.data.channels * config.method.image_repeats + 1
     copies = _RELEASED_COPIES if channels == 2 else 0

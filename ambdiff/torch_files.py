@@ -23,8 +23,7 @@ def _import_torch():
         import torch
     except ImportError as error:
         raise UserError(
-            'a PyTorch file needs torch: pip install torch (the CPU build will do); .safetensors '
-            'files need nothing'
+            'a PyTorch file needs torch: pip install torch (the CPU build will do); .safetensors files need nothing'
         ) from error
     return torch
 
@@ -44,9 +43,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         state_dict = {name.removeprefix('module.'): array for name, array in state_dict.items()}
     for name, array in state_dict.items():
         if not np.isfinite(array).all():
-            raise UserError(
-                f'{path}: {name} is not finite; take a checkpoint from before it diverged'
-            )
+            raise UserError(f'{path}: {name} is not finite; take a checkpoint from before it diverged')
     return state_dict
 
 

@@ -103,6 +103,4 @@ def state_dict(name_of: Callable, variables: Mapping) -> dict[str, np.ndarray]:
     """The inverse of `fit`: float32 arrays by PyTorch name, sorted."""
     flat = traverse_util.flatten_dict(variables['params'])
     arrays = {name_of(path): np.asarray(array, np.float32) for path, array in flat.items()}
-    return {
-        name: np.ascontiguousarray(_to_torch_layout(name, arrays[name])) for name in sorted(arrays)
-    }
+    return {name: np.ascontiguousarray(_to_torch_layout(name, arrays[name])) for name in sorted(arrays)}

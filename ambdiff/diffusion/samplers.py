@@ -2,7 +2,8 @@
 
     x_{T-1} ~ N(0, I) -> ... -> x_{-1}:  one call of denoise_fn(x_t, t) -> network output a step.
 
-Every row has a key of its own, folded with the step: what a row becomes does not depend on the rows beside it, nor on how many devices hold them.
+Every row has a key of its own, folded with the step: what a row becomes does not depend on the rows
+beside it, nor on how many devices hold them.
 """
 
 from collections.abc import Callable
@@ -34,9 +35,7 @@ def _scan(diffusion: gaussian.GaussianDiffusion, denoise_fn: DenoiseFn, x: Array
     return jax.lax.scan(body, x, jnp.arange(diffusion.num_steps - 1, -1, -1))[0]
 
 
-def ancestral(
-    diffusion: gaussian.GaussianDiffusion, denoise_fn: DenoiseFn, x: Array, keys: Array, clip: bool
-) -> Array:
+def ancestral(diffusion: gaussian.GaussianDiffusion, denoise_fn: DenoiseFn, x: Array, keys: Array, clip: bool) -> Array:
     """Ancestral sampling (Ho et al. 2020, algorithm 2).
 
     Args:
@@ -65,9 +64,7 @@ def ddim(
 
     Arguments and result as of `ancestral`.
     """
-    step = lambda output, xt, t, noise: diffusion.ddim_step(
-        output, xt, t, t - 1, noise, eta, clip
-    )
+    step = lambda output, xt, t, noise: diffusion.ddim_step(output, xt, t, t - 1, noise, eta, clip)
     return _scan(diffusion, denoise_fn, x, keys, step)
 
 

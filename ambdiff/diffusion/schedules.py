@@ -1,10 +1,10 @@
 """Noise schedules: abar_t, t = 0 .. T-1, the share of the clean mask's variance left after step t.
 
-  linear          beta_t from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T (Ho et al. 2020)
-  cosine          abar(s) = cos^2(pi/2 (s + .008) / 1.008), beta_t = min(1 - abar((t+1)/T) / abar(t/T), .999)
-                  (Nichol & Dhariwal 2021)
-  shifted_cosine  log(abar / (1 - abar)) = -2 log tan(pi/2 (.98 u + .01)) - 1, u = (t + 1) / T: the cosine
-                  schedule, truncated and moved to more noise as suits large flat masks (Hoogeboom et al. 2023)
+linear          beta_t from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T (Ho et al. 2020)
+cosine          abar(s) = cos^2(pi/2 (s + .008) / 1.008), beta_t = min(1 - abar((t+1)/T) / abar(t/T), .999)
+                (Nichol & Dhariwal 2021)
+shifted_cosine  log(abar / (1 - abar)) = -2 log tan(pi/2 (.98 u + .01)) - 1, u = (t + 1) / T: the cosine
+                schedule, truncated and moved to more noise as suits large flat masks (Hoogeboom et al. 2023)
 """
 
 import numpy as np

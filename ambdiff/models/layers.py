@@ -37,9 +37,7 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10_000.0) -> Arra
 
 def _uniform_fan_in(fan_in: int):
     bound = 1.0 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-        key, shape, dtype, minval=-bound, maxval=bound
-    )
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
 
 class Conv(nn.Module):
@@ -177,9 +175,9 @@ class ResBlock(nn.Module):
         h = nn.silu(GroupNorm(self.num_groups, name='in_norm')(x))
         h = Conv(self.features, dtype=self.dtype, name='in_conv')(change(h))
         x = change(x)
-        emb = Dense(
-            self.features * (2 if self.scale_shift else 1), dtype=self.dtype, name='emb_layers'
-        )(nn.silu(embedding))[:, None, None]
+        emb = Dense(self.features * (2 if self.scale_shift else 1), dtype=self.dtype, name='emb_layers')(
+            nn.silu(embedding)
+        )[:, None, None]
         norm = GroupNorm(self.num_groups, name='out_norm')
         if self.scale_shift:
             scale, shift = jnp.split(emb, 2, axis=-1)

@@ -82,9 +82,7 @@ class UNet(nn.Module):
             heads = self.num_heads_upsample
         if self.num_head_channels > 0:
             heads = channels // self.num_head_channels
-        return layers.SelfAttention(
-            heads, self.num_groups, self.use_new_attention_order, self.dtype, name=name
-        )
+        return layers.SelfAttention(heads, self.num_groups, self.use_new_attention_order, self.dtype, name=name)
 
     def _resample(self, h: Array, embedding: Array, train: bool, up: bool, name: str) -> Array:
         """Changes the resolution between levels by whichever of the three ways is chosen."""
@@ -112,8 +110,7 @@ class UNet(nn.Module):
         """
         if x.shape[1] % self.stride or x.shape[2] % self.stride:
             raise ValueError(
-                f'image {x.shape[1]}x{x.shape[2]} is not a multiple of {self.stride}, the '
-                "U-Net's down-sampling"
+                f"image {x.shape[1]}x{x.shape[2]} is not a multiple of {self.stride}, the U-Net's down-sampling"
             )
         width = self.model_channels
         features = [int(mult * width) for mult in self.channel_mult]
