@@ -207,8 +207,8 @@ def _overview(raters: np.ndarray, samples: np.ndarray) -> str:
         for i in range(len(edges) - 1)
     )
     middle = [median_area(masks) for masks in (raters, samples)]
-    return f"""<section><h2 id="overview">Over all {len(raters)} image{'s' if len(raters) > 1 else ''}</h2><div class="pair">
-<figure><h3>How often the answer is “nothing there”</h3>
+    return f"""<section><h2 id="overview">Over all {len(raters)} image{'s' if len(raters) > 1 else ''}</h2>
+<div class="pair"><figure><h3>How often the answer is “nothing there”</h3>
 <p><b>Raters {observed.mean():.1%}</b>, <b class="model-text">model {predicted.mean():.1%}</b> of
 all masks are empty.</p>
 {plots.calibration_svg(bins)}
