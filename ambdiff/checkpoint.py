@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from ambdiff.config import default
 from ambdiff.errors import UserError
 
 # Groups that a checkpoint must share with the config that loads it, and with the run that goes on.
@@ -28,10 +29,13 @@ _FREE = {'data.build_dir', 'method.encoder_seed'}
 
 
 def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list[str]:
-    """Fields of these groups whose value differs, as 'group.field: saved -> now'."""
-    now = json.loads(config.to_json())
+    """Fields of these groups whose value differs, as 'group.field: saved -> now'.
+
+    A field that came after the checkpoint was written counts as its default: what was done before it.
+    """
     flat = lambda tree: traverse_util.flatten_dict({g: tree.get(g) for g in groups}, sep='.')
-    saved, now = flat(saved), flat(now)
+    now = flat(json.loads(config.to_json()))
+    saved = {**flat(json.loads(default().to_json())), **flat(saved)}
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
     return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
 
@@ -42,9 +46,7 @@ class Checkpointer:
     def __init__(self, workdir: pathlib.Path, keep: int = 2):
         self.folder = workdir.absolute() / 'checkpoints'
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_names=('state', 'ema', 'config')
-        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=('state', 'ema', 'config'))
 
     def __enter__(self):
         return self
@@ -84,9 +86,7 @@ class Checkpointer:
             )
         restored = self._manager.restore(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema)
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema)),
         )
         return restored['state'], restored['ema']
 
@@ -94,11 +94,7 @@ class Checkpointer:
 def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) -> None:
     changed = _differences(saved, config, _ARCHITECTURE)
     keys = ('channels', 'image_size')
-    changed += [
-        f'data.{k}: {saved["data"][k]} -> {config.data[k]}'
-        for k in keys
-        if saved['data'][k] != config.data[k]
-    ]
+    changed += [f'data.{k}: {saved["data"][k]} -> {config.data[k]}' for k in keys if saved['data'][k] != config.data[k]]
     ours = {'model.dtype', 'model.remat', 'model.dropout'}
     changed = [c for c in changed if c.split(':')[0] not in ours]
     if changed:
@@ -142,6 +138,17 @@ def load_weights(path: str, params: Any, config: ml_collections.ConfigDict) -> t
         return manager.restore(step, args=args)['ema']['ema'], step
 
 
+def load_for_sampling(
+    path: str, method, config: ml_collections.ConfigDict, where: jax.sharding.Sharding
+) -> tuple[Any, int]:
+    """`load_weights` of all that `method` has, each array placed as `where` says."""
+    size = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
+    params = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    return load_weights(path, jax.tree.map(place, params), config)
+
+
 def save_safetensors(
     path: str | os.PathLike, params: Any, config: ml_collections.ConfigDict, step: int, dtype='float16'
 ) -> None:
@@ -170,8 +177,7 @@ def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:
         raise UserError(f'{path} is not a whole .safetensors file: {error}') from error
     if metadata.get('format') != 'ambdiff':
         raise UserError(
-            f'{path} carries no ambdiff config: bring released weights in with '
-            'python -m ambdiff.convert --from_torch='
+            f'{path} carries no ambdiff config: bring released weights in with python -m ambdiff.convert --from_torch='
         )
     try:
         config, step = json.loads(metadata['config']), int(metadata['step'])

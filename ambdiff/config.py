@@ -31,6 +31,9 @@ def default() -> ConfigDict:
     model.num_res_blocks = 2  # residual blocks a level
     model.attention_resolutions = (8,)  # down-sampling factors with self-attention
     model.num_heads = 1  # attention heads
+    model.num_head_channels = -1  # above 0: heads of this width instead of num_heads
+    model.num_heads_upsample = -1  # above 0: heads on the way up instead of num_heads
+    model.use_new_attention_order = False  # channels of q, k, v as the released code's newer order
     model.num_groups = 32  # groups of GroupNorm
     model.use_scale_shift_norm = False  # time as scale and shift (FiLM) instead of a sum
     model.resblock_updown = False  # change resolution inside residual blocks

@@ -2,6 +2,7 @@
 
   python -m ambdiff.convert --from_torch=savedmodel.pt --config=configs/lidc.py --output=DIR
   python -m ambdiff.convert --to_torch=DIR --config=configs/lidc.py --output=savedmodel.pt
+  python -m ambdiff.convert --to_safetensors=DIR --config=configs/lidc.py --output=weights.safetensors
 
 DIR is a workdir, or a file NAME.safetensors; a PyTorch file may be a .safetensors too, and then
 needs no torch. `ambdiff/torch_layout.py` has the names.
@@ -209,6 +210,23 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         checkpointer.save(0, state, {'ema': params}, config)
 
 
+def _load(source: str, method, config: ml_collections.ConfigDict):
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return checkpoint.load_for_sampling(source, method, config, where)
+
+
+def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:
+    """Writes the EMA weights that sampling needs as one float16 .safetensors file with their config.
+
+    Raises:
+      UserError: no such checkpoint, or another ending than .safetensors.
+    """
+    if pathlib.Path(output).suffix != '.safetensors':
+        raise UserError(f'--output={output} must end in .safetensors')
+    params, step = _load(source, methods.create(config), config)
+    checkpoint.save_safetensors(output, {'unet': params['unet']}, config, step)
+
+
 def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> dict:
     """Writes the EMA weights of a checkpoint as a released state_dict.
 
@@ -229,17 +247,12 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         if value != wanted:
             raise UserError(f'config.{field}={value!r}: the released code runs networks of {wanted!r} only')
     method = methods.create(config)
-    size = config.data.image_size
-    example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)}
-    abstract = jax.eval_shape(method.init, jax.random.key(0), example)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-    params, _ = checkpoint.load_weights(source, abstract, config)
+    params, _ = _load(source, method, config)
     channels = config.data.channels * config.method.image_repeats + 1
     copies = _RELEASED_COPIES if channels == 2 else 0
     torch_files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))
     return {
-        'image_size': size,
+        'image_size': config.data.image_size,
         'in_channels': copies + 1 if copies else channels,
         'model_channels': model.channels,
         'out_channels': method.unet.out_channels,
@@ -249,6 +262,9 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         'channel_mult': list(model.channel_mult),
         'conv_resample': model.conv_resample,
         'num_heads': model.num_heads,
+        'num_head_channels': model.num_head_channels,
+        'num_heads_upsample': model.num_heads_upsample,
+        'use_new_attention_order': model.use_new_attention_order,
         'use_scale_shift_norm': model.use_scale_shift_norm,
         'resblock_updown': model.resblock_updown,
     }
@@ -262,6 +278,7 @@ def main() -> None:
     text = flags.DEFINE_string
     from_torch = text('from_torch', None, 'A released checkpoint (.pt or .safetensors) to read.')
     to_torch = text('to_torch', None, 'A workdir, step or .safetensors file to write as one.')
+    to_safetensors = text('to_safetensors', None, 'A workdir or step to pack into one file.')
     output = text('output', None, 'What to write: a workdir or file of weights.')
 
     def run(argv: list[str]) -> int:
@@ -269,14 +286,16 @@ def main() -> None:
         logging.set_verbosity(logging.WARNING)
         config = flags.FLAGS.config
         try:
-            if (from_torch.value is None) == (to_torch.value is None) or not output.value:
-                raise UserError('give --from_torch=FILE or --to_torch=CHECKPOINT, and --output=')
-            if from_torch.value is not None:
-                import_checkpoint(from_torch.value, config, output.value)
-                print(f'{output.value}: ready for --config.checkpoint={output.value}')
-            else:
+            given = [flag for flag in (from_torch, to_torch, to_safetensors) if flag.value is not None]
+            if len(given) != 1 or not output.value:
+                raise UserError('give one of --from_torch=, --to_torch= and --to_safetensors=, and --output=')
+            if given[0] is to_torch:
                 arguments = export_checkpoint(to_torch.value, config, output.value)
                 print(f'{output.value}: for a U-Net of {json.dumps(arguments)}')
+                return 0
+            convert = import_checkpoint if given[0] is from_torch else pack_checkpoint
+            convert(given[0].value, config, output.value)
+            print(f'{output.value}: ready for --config.checkpoint={output.value}')
         except UserError as error:
             return command.fail(error)
         except (OSError, safetensors.SafetensorError) as error:

@@ -1,14 +1,15 @@
 """Evaluation: N masks an image from the averaged weights, the metrics beside baselines, the files.
 
-<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html; each is written whole or not at all.
+<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html; each is written
+whole or not at all.
 """
 
 import csv
 import io
 import json
+import logging
 import math
 import os
-import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import tqdm
 
 from ambdiff import baselines, methods, metrics, report, sharding
-from ambdiff.checkpoint import load_weights
+from ambdiff.checkpoint import load_for_sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 
@@ -59,8 +60,9 @@ class Drawer:
             )
         # Whole images if they fit, else one image a device in equal parts of its N masks.
         self._images = self._devices * max(1, rows // self._num_samples)
-        parts = next(p for p in range(1, self._num_samples + 1)
-                     if self._num_samples % p == 0 and self._num_samples // p <= rows)
+        parts = next(
+            p for p in range(1, self._num_samples + 1) if self._num_samples % p == 0 and self._num_samples // p <= rows
+        )
         split = sharding.batch_sharding(mesh)
         self._split = split
         self._sample = jax.jit(
@@ -122,13 +124,9 @@ def compare(raters: np.ndarray, samples: np.ndarray, train_masks: np.ndarray, se
     rows = {
         'model': model,
         'empty': metrics.per_image(raters, baselines.empty(raters, number)),
-        'other_patients': metrics.per_image(
-            raters, baselines.other_patients(train_masks, count, number, rng)
-        ),
+        'other_patients': metrics.per_image(raters, baselines.other_patients(train_masks, count, number, rng)),
         'rater_vs_rest': baselines.rater_vs_rest(raters),
-        'raters_resampled': metrics.per_image(
-            raters, baselines.raters_resampled(raters, number, rng)
-        ),
+        'raters_resampled': metrics.per_image(raters, baselines.raters_resampled(raters, number, rng)),
     }
     return model, {name: metrics.summarize(values) for name, values in rows.items()}
 
@@ -156,22 +154,18 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     source = sources.open_source(config.data, split)
     logger.info('evaluating on %s: %s', split, sources.describe(source))
 
-    size = config.data.image_size
-    example = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)}
-    key = jax.random.key(config.seed)
-    abstract = jax.eval_shape(method.init, key, example)
-    on_mesh = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
     if trained_here or not config.checkpoint:
         if not (workdir / 'checkpoints').is_dir():
             raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
         path = str(workdir)
     else:
         path = config.checkpoint
-    params, step = load_weights(path, jax.tree.map(on_mesh, abstract), config)
+    params, step = load_for_sampling(path, method, config, sharding.replicated(mesh))
 
     images, raters, cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
     drawer = Drawer(config, method, mesh)
-    samples = drawer(params, images, jax.random.fold_in(key, 2**31 - 1), progress=True)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
+    samples = drawer(params, images, key, progress=True)
     model, table = compare(raters, samples, _masks_of_others(config, source), config.seed)
 
     means, errors = table['model']

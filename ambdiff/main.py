@@ -12,13 +12,9 @@ from ml_collections import config_flags
 
 from ambdiff.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True
-)
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run writes; default runs/<config name>.')
-_MODE = flags.DEFINE_enum(
-    'mode', 'train_and_evaluate', ['train_and_evaluate', 'train', 'evaluate'], 'What to do.'
-)
+_MODE = flags.DEFINE_enum('mode', 'train_and_evaluate', ['train_and_evaluate', 'train', 'evaluate'], 'What to do.')
 
 
 def fail(message: object) -> int:
@@ -78,11 +74,15 @@ def run(argv: list[str]) -> int:
     logging.getLogger('ambdiff').setLevel(logging.INFO)
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     from ambdiff import evaluate, train
+    from ambdiff.data import sources
 
     config = _CONFIG.value
     given = _WORKDIR.value
     workdir = pathlib.Path(given or default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])))
     try:
+        if _MODE.value == 'train_and_evaluate':
+            # A split that is missing is told now, not after hours of training.
+            sources.open_source(config.data, config.evaluate.split)
         if _MODE.value != 'evaluate' and not train.train(config, workdir):
             return 0
         if _MODE.value != 'train':

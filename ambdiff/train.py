@@ -1,7 +1,7 @@
 """Training: one jitted step over the mesh; state, checkpoints, logging, a picture now and then.
 
-Step s is a pure function of (config.seed, s, state): its batch is dataset[s], its randomness fold_in(key, s). So the same
-step gives the same loss on any number of devices, and a run that was interrupted goes on to the same result.
+Step s is a pure function of (config.seed, s, state): its batch is dataset[s], its randomness fold_in(key, s). So the
+same step gives the same loss on any number of devices, and a run that was interrupted goes on to the same result.
 """
 
 import contextlib
@@ -162,9 +162,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     with Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
         latest = checkpointer.latest_step
         if latest is None:
-            init = jax.jit(
-                lambda k: create_state(config, method, optimiser, k), out_shardings=replicated
-            )
+            init = jax.jit(lambda k: create_state(config, method, optimiser, k), out_shardings=replicated)
             state = init(key)
             if config.checkpoint:
                 weights, _ = load_weights(config.checkpoint, _on(abstract.params, replicated), config)

@@ -58,7 +58,9 @@ def main():
     for shape, features in CONVOLUTIONS:
         x, kernel = jax.random.normal(key, shape), jax.random.normal(key, (3, 3, shape[-1], features))
         ms = compare(rounds, {'plain': plain_conv, 'ours': cpu_conv.conv3x3}, x, kernel)
-        print(f'conv {shape!s:22} -> {features:<3} {ms["plain"]:9.2f} {ms["ours"]:9.2f} {ms["plain"] / ms["ours"]:6.2f}')
+        print(
+            f'conv {shape!s:22} -> {features:<3} {ms["plain"]:9.2f} {ms["ours"]:9.2f} {ms["plain"] / ms["ours"]:6.2f}'
+        )
     for shape in NORMS:
         x, scale, bias = jax.random.normal(key, shape), jnp.ones(shape[-1]), jnp.zeros(shape[-1])
         functions = {

@@ -3,18 +3,18 @@
   python benchmarks/sampler_quality.py --config=configs/lidc.py:small --config.data.path=data_lidc.hdf5 \
       --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
 
-Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error over images.
+Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error over
+images.
 """
 
 import itertools
-import pathlib
 
 import jax
 import numpy as np
 from absl import app, flags
 
 from ambdiff import evaluate, main, methods, metrics, sharding
-from ambdiff.checkpoint import load_weights
+from ambdiff.checkpoint import load_for_sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 
@@ -28,13 +28,12 @@ def compare(config):
     source = sources.open_source(config.data, config.evaluate.split)
     images, raters, _ = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
     key = jax.random.key(config.seed)
-    abstract = jax.eval_shape(methods.create(config).init, key, {'image': images[:1]})
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
-    params, step = load_weights(config.checkpoint, jax.tree.map(place, abstract), config)
+    where = sharding.replicated(mesh)
+    params, step = load_for_sampling(config.checkpoint, methods.create(config), config, where)
     empty = (~raters.any((2, 3))).mean()
     print(
         f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(images)} images, '
-        f'N = {config.sample.num_samples}, seed {config.seed}, {empty:.1%} of the raters\' masks empty'
+        f"N = {config.sample.num_samples}, seed {config.seed}, {empty:.1%} of the raters' masks empty"
     )
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise

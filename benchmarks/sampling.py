@@ -2,9 +2,9 @@
 
   python benchmarks/sampling.py [--configs=configs/lidc.py,configs/lidc.py:small] [--rounds=3] [--masks=4]
 
-Times are of the compiled sampler, interleaved, medians. Of a sampler of more than 20 steps, 2 and 4 steps are timed and the
-time of a step is their difference; its line says so. FLOPs are the compiler's count of one network evaluation times the
-number of evaluations.
+Times are of the compiled sampler, interleaved, medians. Of a sampler of more than 20 steps, 2 and 4 steps are timed and
+the time of a step is their difference; its line says so. FLOPs are the compiler's count of one network evaluation times
+the number of evaluations.
 """
 
 import argparse

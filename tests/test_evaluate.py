@@ -45,7 +45,7 @@ def test_evaluation_writes_the_files_of_the_contract(run):
 
 
 def test_training_leaves_scalars_events_and_pictures_of_samples(run):
-    config, workdir, _ = run
+    _, workdir, _ = run
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     last = {name for line in lines if line['step'] == 12 for name in line}
     assert {'loss', 'images_per_second', 'teraflops', 'validation/ged', 'validation/empty_share'} <= last

@@ -33,10 +33,7 @@ def best_matching(table):
     rows, columns = table.shape
     length = math.lcm(rows, columns)
     wide = np.repeat(np.repeat(table, length // rows, 0), length // columns, 1)
-    return max(
-        np.mean([wide[i, j] for i, j in enumerate(order)])
-        for order in itertools.permutations(range(length))
-    )
+    return max(np.mean([wide[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(length)))
 
 
 def brute_force(raters, samples):
@@ -69,9 +66,7 @@ def brute_force(raters, samples):
     }
 
 
-@pytest.mark.parametrize(
-    ('num_raters', 'num_samples'), [(4, 4), (2, 6), (2, 3), (1, 5), (3, 1), (1, 1)]
-)
+@pytest.mark.parametrize(('num_raters', 'num_samples'), [(4, 4), (2, 6), (2, 3), (1, 5), (3, 1), (1, 1)])
 def test_agrees_with_brute_force_pair_by_pair(num_raters, num_samples):
     rng = np.random.default_rng(num_raters * 10 + num_samples)
     raters, samples = blobs(rng, 9, num_raters), blobs(rng, 9, num_samples)
@@ -89,16 +84,12 @@ def test_matches_the_published_fixtures(shared):
     data = np.load(shared / 'fixtures' / 'metrics.npz', allow_pickle=False)
     for index, case in enumerate(data['cases']):
         raters, samples = (
-            np.unpackbits(data[f'{name}_{index}'], axis=-1, count=int(data['width'])).astype(bool)[
-                None
-            ]
+            np.unpackbits(data[f'{name}_{index}'], axis=-1, count=int(data['width'])).astype(bool)[None]
             for name in ('raters', 'samples')
         )
         ours = metrics.per_image(raters, samples)
         for key, value in zip(data['keys'], data['values'][index], strict=True):
-            np.testing.assert_allclose(
-                ours[str(key)][0], value, atol=1e-6, err_msg=f'{case}: {key}'
-            )
+            np.testing.assert_allclose(ours[str(key)][0], value, atol=1e-6, err_msg=f'{case}: {key}')
 
 
 def test_order_of_raters_and_samples_does_not_matter():
@@ -249,10 +240,7 @@ def test_rater_against_the_rest_is_the_mean_over_raters():
     raters = blobs(np.random.default_rng(7), 3, 3)
     ours = baselines.rater_vs_rest(raters)
     for index in range(3):
-        each = [
-            brute_force(raters[index, [k for k in range(3) if k != r]], raters[index, [r]])
-            for r in range(3)
-        ]
+        each = [brute_force(raters[index, [k for k in range(3) if k != r]], raters[index, [r]]) for r in range(3)]
         np.testing.assert_allclose(ours['ged'][index], np.mean([e['ged'] for e in each]))
         np.testing.assert_allclose(ours['hm_iou'][index], np.mean([e['hm_iou'] for e in each]))
     assert all(np.isnan(value).all() for value in baselines.rater_vs_rest(raters[:, :1]).values())

@@ -152,9 +152,7 @@ def test_raters_are_shuffled_by_case_and_the_same_each_time():
     masks = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
 
     def order(index):
-        item = example.make(
-            np.zeros((2, 2)), masks, case='', patient='', index=index, size=2, fit='crop'
-        )
+        item = example.make(np.zeros((2, 2)), masks, case='', patient='', index=index, size=2, fit='crop')
         return tuple(item['masks'][:, 0, 0])
 
     orders = [order(index) for index in range(500)]
@@ -277,9 +275,7 @@ def test_a_damaged_chunk_of_an_hdf5_is_one_line(tmp_path):
     write_hdf5(path, images=None)
     with h5py.File(path, 'a') as file:
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, (6, 12, 12))
-        images = file.create_dataset(
-            'train/images', data=noise, chunks=(6, 12, 12), compression='gzip'
-        )
+        images = file.create_dataset('train/images', data=noise, chunks=(6, 12, 12), compression='gzip')
         chunk = images.id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + 64] = bytes(64)

@@ -29,15 +29,11 @@ def data(tmp_path_factory):
 def load_run(workdir, config):
     method = methods.create(config)
     optimiser = optim.create(config.optim, config.train.num_steps)
-    abstract = jax.eval_shape(
-        lambda k: train.create_state(config, method, optimiser, k), jax.random.key(0)
-    )
+    abstract = jax.eval_shape(lambda k: train.create_state(config, method, optimiser, k), jax.random.key(0))
     state = {'step': abstract.step, 'params': abstract.params, 'opt_state': abstract.opt_state}
     here = lambda tree: train._on(tree, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with checkpoint.Checkpointer(pathlib.Path(workdir)) as saved:
-        return saved.latest_step, *saved.restore(
-            saved.latest_step, here(state), here({'ema': abstract.ema}), config
-        )
+        return saved.latest_step, *saved.restore(saved.latest_step, here(state), here({'ema': abstract.ema}), config)
 
 
 def assert_same(a, b):
@@ -86,8 +82,7 @@ def test_accumulated_gradient_is_the_mean_over_its_parts(data):
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[1]
     loss = jax.jit(method.loss)
     parts = [
-        loss(params, {n: v[i::2] for n, v in batch.items()}, jax.random.fold_in(key, i))[0].mean()
-        for i in range(2)
+        loss(params, {n: v[i::2] for n, v in batch.items()}, jax.random.fold_in(key, i))[0].mean() for i in range(2)
     ]
     np.testing.assert_allclose(float(metrics['loss']), float(sum(parts) / 2), rtol=1e-5)
 
@@ -95,7 +90,11 @@ def test_accumulated_gradient_is_the_mean_over_its_parts(data):
 def test_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(data, tmp_path):
     """kill -9 at two moments of a real run, started again by the same command each time."""
     arguments = lambda workdir: [
-        sys.executable, '-m', 'ambdiff.main', '--mode=train', *tiny.flags(data, workdir),
+        sys.executable,
+        '-m',
+        'ambdiff.main',
+        '--mode=train',
+        *tiny.flags(data, workdir),
     ]
     environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
     start = lambda workdir: subprocess.Popen(

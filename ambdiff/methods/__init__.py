@@ -16,7 +16,5 @@ def create(config: ml_collections.ConfigDict):
     """
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.method.name not in known:
-        raise UserError(
-            f'config.method.name={config.method.name!r} is not known; use one of {", ".join(known)}'
-        )
+        raise UserError(f'config.method.name={config.method.name!r} is not known; use one of {", ".join(known)}')
     return importlib.import_module(f'{__name__}.{config.method.name}').create(config)

@@ -9,9 +9,9 @@ the model's samples follow the distribution of the raters. Loss of an example (p
     L_0 = mean cross-entropy(x_0, sigmoid(logit))    loss 'cross_entropy': masks are binary, and an error in
                                                      eps_hat's mean is a huge offset of x0_hat at large t
 
-Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N starts of one
-image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together they cover
-every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
+Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N
+starts of one image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together
+they cover every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
 """
 
 import dataclasses
@@ -47,9 +47,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     for field, known in _CHOICES.items():
         group, name = field.split('.')
         if config[group][name] not in known:
-            raise UserError(
-                f'config.{field}={config[group][name]!r} is not known; use one of {", ".join(known)}'
-            )
+            raise UserError(f'config.{field}={config[group][name]!r} is not known; use one of {", ".join(known)}')
     diffusion, method = config.diffusion, config.method
     if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
         raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
@@ -93,6 +91,9 @@ class CIMD:
             attention_resolutions=tuple(model.attention_resolutions),
             channel_mult=tuple(model.channel_mult),
             num_heads=model.num_heads,
+            num_head_channels=model.num_head_channels,
+            num_heads_upsample=model.num_heads_upsample,
+            use_new_attention_order=model.use_new_attention_order,
             use_scale_shift_norm=model.use_scale_shift_norm,
             resblock_updown=model.resblock_updown,
             conv_resample=model.conv_resample,
@@ -138,8 +139,7 @@ class CIMD:
         keys = jax.random.split(key)
         mask = images[..., :1]
         return {
-            name: self.encoder.init(k, images, mask)['params']
-            for name, k in zip(('amn', 'acn'), keys, strict=True)
+            name: self.encoder.init(k, images, mask)['params'] for name, k in zip(('amn', 'acn'), keys, strict=True)
         }
 
     def init(self, key: Array, batch: dict[str, Array]) -> Params:
@@ -160,9 +160,7 @@ class CIMD:
         u = (jnp.arange(batch_size) + jax.random.uniform(key)) / batch_size
         return jnp.minimum((u * self.diffusion.num_steps).astype(int), self.diffusion.num_steps - 1)
 
-    def loss(
-        self, params: Params, batch: dict[str, Array], key: Array
-    ) -> tuple[Array, dict[str, Array]]:
+    def loss(self, params: Params, batch: dict[str, Array], key: Array) -> tuple[Array, dict[str, Array]]:
         """Loss [B] and its parts, each [B].
 
         Args:
@@ -214,9 +212,7 @@ class CIMD:
         """Device memory that sampling one mask takes, for choosing chunks; an estimate from above."""
         return self.unet.activation_bytes(image_size, image_size)
 
-    def sample(
-        self, params: Params, images: Array, keys: Array, num_samples: int, parts: int = 1
-    ) -> Array:
+    def sample(self, params: Params, images: Array, keys: Array, num_samples: int, parts: int = 1) -> Array:
         """Draws N masks for each image.
 
         Args:
