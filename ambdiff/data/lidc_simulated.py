@@ -131,7 +131,9 @@ class Source:
         return len(self._stored)
 
     def __getitem__(self, row: int) -> Example:
-        """Return the example; the image is (HU + 1000) / 1400."""
+        """Return the example of a row; the image is (HU + 1000) / 1400."""
+        if not 0 <= row < len(self):
+            raise IndexError(f'row {row} of {len(self)}')
         record = self._stored[row]
         return {
             'image': (record['image'].astype(np.float32) / (simulate.HIGH - simulate.LOW))[..., None],

@@ -157,7 +157,8 @@ def _by_slice(contours, zvals):
 
 
 def _stack_points(contours):
-    return np.concatenate([np.pad(p, ((0, 0), (0, 1)), constant_values=k) for k, _, p in contours])
+    depth = np.repeat([k for k, _, _ in contours], [len(p) for _, _, p in contours])
+    return np.column_stack([np.concatenate([p for _, _, p in contours]), depth])
 
 
 def cluster(points: list[np.ndarray], tol: float) -> list[list[int]]:

@@ -167,8 +167,8 @@ def _nodule(rng, share, subtlety, texture, spiculation):
     outward = starts - where.mean(0) + rng.normal(0, 0.7, (n, 2))
     angles = np.arctan2(outward[:, 0], outward[:, 1])
     vessel = rng.random(n) < 1.1 / (1.1 + spicules)
-    lengths = np.where(vessel, 4 + rng.gamma(2, 6, n), 2 + rng.gamma(2, 2, n)) + 0.3 * np.sqrt(len(where))
-    heights = np.where(vessel, 420, 330) * rng.gamma(4, 1 / 4, n) * (0.4 + 0.12 * float(subtlety))
+    lengths = np.where(vessel, 4 + rng.gamma(2, 6, n), 2 + rng.gamma(2, 2.5, n)) + 0.3 * np.sqrt(len(where))
+    heights = np.where(vessel, 420, 400) * rng.gamma(4, 1 / 4, n) * (0.4 + 0.12 * float(subtlety))
     calibres = (vessel & (rng.random(n) < 0.4)).astype(int)
     return density, lumps, (starts, angles, lengths, rng.normal(0, 0.02, n), calibres, heights)
 
