@@ -31,7 +31,7 @@ def simulate(masks: np.ndarray, ratings: np.ndarray, case: str) -> np.ndarray:
     """Draw the CT crop for one slice of a nodule.
 
     Args:
-      masks: uint8 [M, H, H] in {0, 1}; the order of the readers has no influence.
+      masks: uint8 [M, H, H] in {0, 1}, H a multiple of 8; the order of the readers has no influence.
       ratings: float [R, 4], each reader's subtlety, texture, spiculation and calcification (1..6).
       case: the slice's name; with the masks and ratings it determines the image.
 
@@ -74,8 +74,10 @@ def _smooth(image, sigma, norm=1, along=None):
     `along`: the standard deviation along the rows, where it differs. Steps of 0.05 pixels, so that
     matrices are used again: several times faster than a filter on images of this size.
     """
-    down, right = (_kernel(image.shape[-1], max(round(20 * s), 2) / 20, norm) for s in (sigma, along or sigma))
-    return down @ image @ right.T
+    size = image.shape[-1]
+    down, right = (_kernel(size, max(round(20 * s), 2) / 20, norm) for s in (sigma, along or sigma))
+    # Eight rows at a time: for larger products BLAS starts threads, which here cost far more than they do.
+    return (down.reshape(-1, 8, size) @ image @ right.T).reshape(size, size)
 
 
 def _smooth_noise(rng, size, sigma, along=None):
