@@ -18,9 +18,7 @@ def empty(raters: np.ndarray, num_samples: int) -> np.ndarray:
     return np.zeros((len(raters), num_samples, *raters.shape[2:]), bool)
 
 
-def other_patients(
-    train_masks: np.ndarray, num_images: int, num_samples: int, rng: np.random.Generator
-) -> np.ndarray:
+def other_patients(train_masks: np.ndarray, num_images: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Masks of the training split [K, M, H, W] -> random ones of them [num_images, N, H, W] bool.
 
     Drawn with replacement, uniformly over (case, rater). The caller sees to it that no training
@@ -51,7 +49,6 @@ def rater_vs_rest(raters: np.ndarray) -> dict[str, np.ndarray]:
     if num_raters == 1:
         return {key: np.full(batch, np.nan) for key in metrics.KEYS}
     each = [
-        metrics.per_image(np.delete(raters, rater, axis=1), raters[:, rater : rater + 1])
-        for rater in range(num_raters)
+        metrics.per_image(np.delete(raters, rater, axis=1), raters[:, rater : rater + 1]) for rater in range(num_raters)
     ]
     return {key: np.mean([values[key] for values in each], axis=0) for key in metrics.KEYS}

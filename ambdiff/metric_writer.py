@@ -21,9 +21,7 @@ class MetricWriter:
         if self._path.exists():
             self._forget_after(step)
         self._jsonl = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / 'tensorboard'), purge_step=step + 1, flush_secs=30
-        )
+        self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1, flush_secs=30)
 
     def __enter__(self):
         return self

@@ -65,9 +65,7 @@ def per_image(raters: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
     sum_s = distance[:, s, s].sum((1, 2))
     d_max = dice[:, y, s].max(2).mean(1)
     # The last two rows of the stack are the unions.
-    s_c = np.where(
-        area[:, -2] > 0, _ratio(gram[:, -2, -1], area[:, -2]), np.where(area[:, -1] > 0, 0.0, 1.0)
-    )
+    s_c = np.where(area[:, -2] > 0, _ratio(gram[:, -2, -1], area[:, -2]), np.where(area[:, -1] > 0, 0.0, 1.0))
     max_y, min_y = _diversity_range(dice[:, y, y])
     max_s, min_s = _diversity_range(dice[:, s, s])
     d_a = 1 - (np.abs(max_y - max_s) + np.abs(min_y - min_s)) / 2
@@ -100,9 +98,7 @@ def summarize(
         if value.ndim != 1 or not value.size:
             raise ValueError(f'{key} must have shape [B] with B > 0, got {value.shape}')
         means[key] = float(value.mean())
-        errors[key] = (
-            float(value.std(ddof=1) / math.sqrt(value.size)) if value.size > 1 else math.nan
-        )
+        errors[key] = float(value.std(ddof=1) / math.sqrt(value.size)) if value.size > 1 else math.nan
     return means, errors
 
 
@@ -111,14 +107,9 @@ def _check(raters: np.ndarray, samples: np.ndarray) -> None:
         if masks.dtype != np.bool_:
             raise ValueError(f'{name} must be bool, got {masks.dtype}: threshold the masks first')
         if masks.ndim != 4 or 0 in masks.shape[1:]:
-            raise ValueError(
-                f'{name} must have shape [B, masks, H, W], none of the last three 0, '
-                f'got {masks.shape}'
-            )
+            raise ValueError(f'{name} must have shape [B, masks, H, W], none of the last three 0, got {masks.shape}')
     if raters.shape[0] != samples.shape[0] or raters.shape[2:] != samples.shape[2:]:
-        raise ValueError(
-            f'raters {raters.shape} and samples {samples.shape} must agree in B, H and W'
-        )
+        raise ValueError(f'raters {raters.shape} and samples {samples.shape} must agree in B, H and W')
     if math.prod(raters.shape[2:]) > _MAX_PIXELS:
         raise ValueError(
             f'masks of {raters.shape[2]} x {raters.shape[3]} pixels: counts above {_MAX_PIXELS} '
@@ -153,9 +144,7 @@ def _intersections(raters: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 1.0) -> np.ndarray:
     """numerator / denominator, and `empty` where the denominator is 0."""
-    return np.divide(
-        numerator, denominator, out=np.full(denominator.shape, empty), where=denominator > 0
-    )
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, empty), where=denominator > 0)
 
 
 def _distinct_mean(total: np.ndarray, count: int) -> np.ndarray:

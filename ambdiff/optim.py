@@ -16,15 +16,12 @@ def learning_rate(optim: ml_collections.ConfigDict, num_steps: int) -> optax.Sch
     """
     if not 0 <= optim.warmup_steps < num_steps:
         raise UserError(
-            f'config.optim.warmup_steps={optim.warmup_steps} must be below '
-            f'config.train.num_steps={num_steps}'
+            f'config.optim.warmup_steps={optim.warmup_steps} must be below config.train.num_steps={num_steps}'
         )
     if optim.schedule == 'constant':
         after = optax.constant_schedule(optim.learning_rate)
     elif optim.schedule == 'cosine':
-        after = optax.cosine_decay_schedule(
-            optim.learning_rate, num_steps - optim.warmup_steps, optim.final_fraction
-        )
+        after = optax.cosine_decay_schedule(optim.learning_rate, num_steps - optim.warmup_steps, optim.final_fraction)
     else:
         raise UserError(f"config.optim.schedule={optim.schedule!r}; use 'constant' or 'cosine'")
     if not optim.warmup_steps:

@@ -18,9 +18,7 @@ def create_mesh(config: ml_collections.ConfigDict) -> Mesh:
     if data == -1 and model > 0 and devices % model == 0:
         data = devices // model
     if data * model != devices:
-        raise UserError(
-            f'config.mesh.data={config.data} x config.mesh.model={model} does not fit {devices} devices'
-        )
+        raise UserError(f'config.mesh.data={config.data} x config.mesh.model={model} does not fit {devices} devices')
     return jax.make_mesh((data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 

@@ -35,7 +35,5 @@ def get_config(variant: str = ''):
         config.optim.warmup_steps = 1000
         config.optim.schedule = 'cosine'
     elif variant:
-        raise ValueError(
-            f"configs/lidc.py has no variant '{variant}'; it has released, small and pod"
-        )
+        raise ValueError(f"configs/lidc.py has no variant '{variant}'; it has released, small and pod")
     return config

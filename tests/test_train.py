@@ -50,7 +50,7 @@ def losses(data, num_devices, steps=3, **fields):
     state = train.create_state(config, method, optimiser, jax.random.key(0))
     state = place(state, sharding.replicated(mesh))
     batches = pipeline.shuffled(sources.open_source(config.data, 'train'), config.seed)
-    step_fn = jax.jit(train.make_train_step(config, method, optimiser))
+    step_fn = jax.jit(train.make_train_step(config, method, optimiser), donate_argnums=0)
     values = []
     for step in range(steps):
         rows = range(step * 8, step * 8 + 8)
@@ -157,7 +157,7 @@ def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoi
 
 
 def test_workdir_of_another_config_is_refused_by_field(data, tmp_path):
-    config = tiny.config(data, **{'train.num_steps': 4})
+    config = tiny.config(data)
     assert train.train(config, tmp_path / 'run')
     config.model.dropout = 0.1
     with pytest.raises(UserError, match=r'model.dropout: 0.0 -> 0.1'):

@@ -30,8 +30,8 @@ def config(path, **fields):
     tiny.data.path = str(path)
     tiny.data.image_size = 16
     tiny.model.channels = 8
-    tiny.model.channel_mult = (1, 2)
-    tiny.model.attention_resolutions = (2,)
+    tiny.model.channel_mult = (1,)
+    tiny.model.attention_resolutions = ()
     tiny.model.num_res_blocks = 1
     tiny.model.num_heads = 2
     tiny.model.num_groups = 4
@@ -59,5 +59,5 @@ def flags(path, workdir, **fields):
     names += [f'train.{n}' for n in tiny.train]
     names += [f'sample.{n}' for n in ('num_steps', 'num_samples')]
     given = [f'--config.{n}={tiny[n.split(".")[0]][n.split(".")[1]]}' for n in names]
-    given += ['--config.model.channel_mult=(1,2)', '--config.model.attention_resolutions=(2,)']
+    given += ['--config.model.channel_mult=(1,)', '--config.model.attention_resolutions=()']
     return ['--config=configs/lidc.py:small', f'--workdir={workdir}', *given]

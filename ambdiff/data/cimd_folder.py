@@ -44,9 +44,7 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def open_split(
-    root: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int
-) -> 'Source':
+def open_split(root: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
 
     Raises:
@@ -75,8 +73,7 @@ def open_split(
         cases = parts[split]
     if not cases:
         raise UserError(
-            f"{folder}: the split '{split}' has no case; expected folders with image_*.jpg, "
-            'label0_.jpg, label1_.jpg ..'
+            f"{folder}: the split '{split}' has no case; expected folders with image_*.jpg, label0_.jpg, label1_.jpg .."
         )
     return Source(folder, cases, image_size, fit, num_raters)
 
@@ -138,8 +135,7 @@ def _case_folders(folder: pathlib.Path) -> list[pathlib.Path]:
         (
             case
             for case in folder.iterdir()
-            if case.is_dir()
-            and any(IMAGE.fullmatch(f.name) or LABEL.fullmatch(f.name) for f in case.iterdir())
+            if case.is_dir() and any(IMAGE.fullmatch(f.name) or LABEL.fullmatch(f.name) for f in case.iterdir())
         ),
         key=natural,
     )
@@ -201,6 +197,4 @@ def _decode(file):
         try:
             return np.asarray(image.convert('L'))
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f'{file}: the JPEG is truncated or damaged; copy or export it again'
-            ) from error
+            raise UserError(f'{file}: the JPEG is truncated or damaged; copy or export it again') from error

@@ -51,9 +51,7 @@ def make(
     if fit == 'resize':
         spacing = np.multiply(spacing, np.array(image.shape) / size)
         image = np.asarray(
-            Image.fromarray(np.asarray(image, np.float32)).resize(
-                (size, size), Image.Resampling.BILINEAR
-            )
+            Image.fromarray(np.asarray(image, np.float32)).resize((size, size), Image.Resampling.BILINEAR)
         ).clip(0, 1)
         masks = np.stack(
             [
@@ -94,6 +92,5 @@ def check_side(where: str, height: int, width: int) -> None:
     """
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise UserError(
-            f'{where}: an image of {height}x{width} pixels; 1 to {MAX_SIDE} a side are read, '
-            'so crop or resize it first'
+            f'{where}: an image of {height}x{width} pixels; 1 to {MAX_SIDE} a side are read, so crop or resize it first'
         )

@@ -22,9 +22,7 @@ MAX_CASES = 10_000_000
 BLOCK = 256  # cases read at a time
 
 
-def open_split(
-    path: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int
-) -> 'Source':
+def open_split(path: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
 
     Raises:
@@ -34,9 +32,7 @@ def open_split(
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
-        raise UserError(
-            f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again'
-        ) from error
+        raise UserError(f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again') from error
     patients = {}
     for name in GROUPS.values():
         if name in file or name == GROUPS[split]:
@@ -78,13 +74,8 @@ class Source:
         self._images, self._labels = images, labels
         height, width = images.shape[1:]
         if len(patients) * height * width * (4 + num_raters) < example.MEMORY_LIMIT:
-            blocks = [
-                self._read(start, min(start + BLOCK, len(patients)))
-                for start in range(0, len(patients), BLOCK)
-            ]
-            self._images, self._labels = (
-                np.concatenate(part) for part in zip(*blocks, strict=True)
-            )
+            blocks = [self._read(start, min(start + BLOCK, len(patients))) for start in range(0, len(patients), BLOCK)]
+            self._images, self._labels = (np.concatenate(part) for part in zip(*blocks, strict=True))
             file.close()
 
     def __len__(self) -> int:
@@ -123,9 +114,7 @@ class Source:
             return start + int(np.argmax(bad.reshape(len(bad), -1).any(1)))
 
         if (bad := ~np.isfinite(images)).any():
-            raise UserError(
-                f'{self._where}/images[{at(bad)}]: has NaN or infinite pixels; mend or drop it'
-            )
+            raise UserError(f'{self._where}/images[{at(bad)}]: has NaN or infinite pixels; mend or drop it')
         if (bad := np.abs(images) > 0.5 + 1e-3).any():
             raise UserError(
                 f'{self._where}/images[{at(bad)}]: pixel values from {images.min():.4g} to '
@@ -133,8 +122,7 @@ class Source:
             )
         if (bad := (labels != 0) & (labels != 1)).any():
             raise UserError(
-                f'{self._where}/labels[{at(bad)}]: holds the value {labels[bad][0]}; '
-                'masks are stored as 0 and 1'
+                f'{self._where}/labels[{at(bad)}]: holds the value {labels[bad][0]}; masks are stored as 0 and 1'
             )
         masks = np.moveaxis(labels, self._rater_axis, 1).astype(np.uint8)
         return (images + np.float32(0.5)).clip(0, 1), masks
@@ -193,13 +181,10 @@ def _patients(file, path, group) -> list[str]:
     uids = _dataset(file, path, group, 'uids')
     if uids.ndim != 1 or uids.dtype.kind not in 'iufSO':
         raise UserError(
-            f"{path}: '{group}/uids' is {_shape(uids)} of {uids.dtype}; it should be [n], the "
-            'patient of each slice'
+            f"{path}: '{group}/uids' is {_shape(uids)} of {uids.dtype}; it should be [n], the patient of each slice"
         )
     if len(uids) == 0:
-        raise UserError(
-            f"{path}: the split '{group}' has no patient; give it cases, or choose another split"
-        )
+        raise UserError(f"{path}: the split '{group}' has no patient; give it cases, or choose another split")
     try:
         values = uids.asstr(errors='replace')[()] if uids.dtype.kind in 'SO' else uids[()]
     except (OSError, RuntimeError, TypeError) as error:

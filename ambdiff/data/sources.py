@@ -47,9 +47,7 @@ def open_source(data, split: str):
         return _open_builder(data, split)
     path = pathlib.Path(data.path).expanduser()
     layout = _layout(path)
-    return layout.open_split(
-        path, split, image_size=data.image_size, fit=data.fit, num_raters=data.num_raters
-    )
+    return layout.open_split(path, split, image_size=data.image_size, fit=data.fit, num_raters=data.num_raters)
 
 
 def describe(source) -> str:
@@ -71,9 +69,7 @@ def _open_builder(data, split):
     if not data.builder:
         raise UserError(f'no data: config.data.path and config.data.builder are empty; {HELP}')
     if data.builder != 'lidc_simulated':
-        raise UserError(
-            f"config.data.builder '{data.builder}' does not exist; choose lidc_simulated"
-        )
+        raise UserError(f"config.data.builder '{data.builder}' does not exist; choose lidc_simulated")
     # Imported here: tensorflow-datasets takes seconds, and readers of files need none of it.
     from ambdiff.data import lidc_simulated
 
@@ -89,8 +85,7 @@ def _layout(path):
             inside = next(iter(sorted(path.glob('*.h*5'))), None)
             hint = f'; did you mean {inside}?' if inside else f'; {HELP}'
             raise UserError(
-                f'{path}: the folder has no case, expected training/CASE/image_*.jpg with '
-                f'label0_.jpg ..{hint}'
+                f'{path}: the folder has no case, expected training/CASE/image_*.jpg with label0_.jpg ..{hint}'
             )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')

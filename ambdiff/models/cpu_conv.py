@@ -15,9 +15,7 @@ Array = jax.Array
 
 
 def _conv(x: Array, kernel: Array) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 def _shifted_products(a: Array, b: Array) -> Array:
