@@ -24,7 +24,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	@echo "lint: ruff check, ruff format --check"

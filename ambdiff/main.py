@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -73,9 +74,15 @@ def run(argv: list[str]) -> int:
     logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
     logging.getLogger('ambdiff').setLevel(logging.INFO)
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
+    import jax
+
     from ambdiff import evaluate, train
     from ambdiff.data import sources
 
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        # A run that starts again, or is evaluated, need not compile again.
+        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
     config = _CONFIG.value
     given = _WORKDIR.value
     workdir = pathlib.Path(given or default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])))
