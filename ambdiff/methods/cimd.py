@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from ambdiff.diffusion import samplers
@@ -65,6 +66,13 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError('config.sample.num_samples must be at least 1')
 
 
+def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, images: Array) -> Params:
+    """Parameters of AMN and ACN for images [B, H, W, C]."""
+    mask = images[..., :1]
+    init = lambda k: encoder.init(k, images, mask)['params']
+    return {name: init(k) for name, k in zip(('amn', 'acn'), jax.random.split(key), strict=True)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class CIMD:
     """The method; build it with `create`. Images are [B, H, W, C] in [0, 1], masks [B, M, H, W] of 0 and 1."""
@@ -74,6 +82,7 @@ class CIMD:
     diffusion: GaussianDiffusion
     method: ml_collections.ConfigDict
     sampling: ml_collections.ConfigDict
+    frozen: Params  # AMN and ACN if they stay as drawn: constants of the loss
 
     @classmethod
     def create(cls, config: ml_collections.ConfigDict) -> 'CIMD':
@@ -125,7 +134,12 @@ class CIMD:
         except ValueError as error:
             raise UserError(f'config.diffusion: {error}') from error
         encoder = gaussian_encoder.GaussianEncoder(config.method.latent_dim)
-        return cls(unet, encoder, process, config.method, config.sample)
+        frozen = None
+        if config.method.encoders == 'frozen':
+            image = jnp.zeros((1, 8, 8, config.data.channels))
+            draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), image))
+            frozen = jax.tree.map(np.asarray, draw(config.method.encoder_seed))
+        return cls(unet, encoder, process, config.method, config.sample, frozen)
 
     def _images(self, images: Array) -> Array:
         low, high = self.method.image_range
@@ -135,13 +149,6 @@ class CIMD:
         stack = [images] * self.method.image_repeats + [xt]
         return self.unet.apply({'params': params['unet']}, jnp.concatenate(stack, -1), t, **kwargs)
 
-    def _init_encoders(self, key: Array, images: Array) -> Params:
-        keys = jax.random.split(key)
-        mask = images[..., :1]
-        return {
-            name: self.encoder.init(k, images, mask)['params'] for name, k in zip(('amn', 'acn'), keys, strict=True)
-        }
-
     def init(self, key: Array, batch: dict[str, Array]) -> Params:
         """Parameters for batches like `batch` (only the image's shape is used)."""
         unet_key, encoder_key = jax.random.split(key)
@@ -150,7 +157,7 @@ class CIMD:
         x = jnp.zeros((*images.shape[:3], channels))
         params = {'unet': self.unet.init(unet_key, x, jnp.zeros((1,), jnp.int32))['params']}
         if self.method.encoders == 'trained':
-            params |= self._init_encoders(encoder_key, images)
+            params |= _init_encoders(self.encoder, encoder_key, images)
         return params
 
     def _draw_t(self, key: Array, batch_size: int) -> Array:
@@ -197,8 +204,7 @@ class CIMD:
     def _ambiguity_kl(self, params: Params, images, x0, xt, t, output) -> Array:
         """KL(AMN || ACN) [B] on the inputs that the config names."""
         if self.method.encoders == 'frozen':
-            key = jax.random.key(self.method.encoder_seed)
-            params = jax.lax.stop_gradient(self._init_encoders(key, images[:1]))
+            params = self.frozen
         if self.method.acn_input == 'eps':
             prediction = self.diffusion.noise_hat(output, xt, t)
         else:

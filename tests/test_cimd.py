@@ -1,0 +1,94 @@
+"""The method's loss and samples: each choice of the paper and of the released code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from ambdiff import methods
+from ambdiff.config import default
+from ambdiff.diffusion import samplers
+
+BATCH = {
+    'image': np.random.default_rng(0).random((4, 16, 16, 1), np.float32),
+    'masks': (np.random.default_rng(1).random((4, 3, 16, 16)) > 0.7).astype(np.uint8),
+}
+
+
+def method_of(**fields):
+    """The paper's loss on the tiny U-Net; fields as group__field=value."""
+    config = tiny.config('unused')
+    paper = default()
+    config.diffusion, config.method = paper.diffusion, paper.method
+    for name, value in fields.items():
+        group, field = name.split('__')
+        config[group][field] = value
+    return methods.create(config)
+
+
+@pytest.fixture(scope='module')
+def paper_loss():
+    """(method, params away from their zero-initialised output, loss and gradient)."""
+    method = method_of()
+    params = jax.jit(method.init)(jax.random.key(0), BATCH)
+    params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    mean = lambda p: (lambda loss, parts: (loss.mean(), (loss, parts)))(*method.loss(p, BATCH, jax.random.key(7)))
+    (_, (loss, parts)), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(params)
+    return method, params, loss, parts, gradient
+
+
+def test_loss_is_the_sum_of_its_parts_and_trains_every_network(paper_loss):
+    _, _, loss, parts, gradient = paper_loss
+    assert set(parts) == {'mse', 'vlb', 'kl'} and loss.shape == (4,)
+    np.testing.assert_allclose(loss, sum(parts.values()), rtol=1e-6)
+    assert (parts['kl'] > 0).all()
+    for network in ('unet', 'amn', 'acn'):
+        assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient[network])) > 0
+
+
+def test_frozen_encoders_are_constants_of_their_seed_and_take_part_in_the_loss(paper_loss):
+    _, params, _, parts, _ = paper_loss
+    kl = []
+    for seed in (0, 0, 1):
+        method = method_of(method__encoders='frozen', method__encoder_seed=seed)
+        assert set(jax.eval_shape(method.init, jax.random.key(0), BATCH)) == {'unet'}
+        kl.append(jax.jit(method.loss)({'unet': params['unet']}, BATCH, jax.random.key(7))[1]['kl'])
+    np.testing.assert_array_equal(kl[0], kl[1])
+    assert not np.allclose(kl[0], kl[2], rtol=1e-3) and not np.allclose(kl[0], parts['kl'], rtol=1e-3)
+
+
+def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
+    """With a zero-initialised output the logit is 0: cross-entropy is log 2 whatever the mask; with eps it is not."""
+    method = methods.create(tiny.config('unused'))
+    params = jax.jit(method.init)(jax.random.key(0), BATCH)
+    loss, _ = jax.jit(method.loss)(params, BATCH, jax.random.key(0))
+    np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
+    biased = jax.tree.map(lambda p: p, params)
+    biased['unet']['out_2']['bias'] = jnp.full_like(params['unet']['out_2']['bias'], 2.0)
+    shares = BATCH['masks'].mean((2, 3))
+    # With logit 2 everywhere the loss of a mask of share s is log(1 + e^-2) + 2 (1 - s).
+    expected = np.log1p(np.exp(-2)) + 2 * (1 - shares)
+    call = jax.jit(method.loss)
+    seen = [set() for _ in range(4)]
+    for key in range(24):
+        loss, _ = call(biased, BATCH, jax.random.key(key))
+        for row in range(4):
+            rater = int(np.abs(expected[row] - float(loss[row])).argmin())
+            np.testing.assert_allclose(float(loss[row]), expected[row, rater], rtol=1e-5)
+            seen[row].add(rater)
+    assert seen == [{0, 1, 2}] * 4
+
+
+def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():
+    keys = jax.random.split(jax.random.key(3), 200)
+    starts = jax.jit(jax.vmap(lambda k: samplers.stratified_noise(k, 8, (4, 4, 1))))(keys)
+    starts = np.asarray(starts)[..., 0]
+    flat = starts.reshape(-1, 16)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=4 / np.sqrt(len(flat)))
+    np.testing.assert_allclose(np.cov(flat.T), np.eye(16), atol=0.15)
+    # The mean over pixels times 4 is the lowest cosine coefficient: one start in each eighth.
+    from scipy.stats import norm
+
+    strata = np.sort(np.floor(norm.cdf(starts.mean((2, 3)) * 4) * 8), axis=1)
+    np.testing.assert_array_equal(strata, np.tile(np.arange(8), (200, 1)))
