@@ -19,13 +19,17 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from ambdiff import methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
 
-# Groups that a checkpoint must share with the config that loads it, and with the run that goes on.
-_ARCHITECTURE = ('model', 'diffusion')
-_RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed')
-_FREE = {'data.build_dir', 'method.encoder_seed'}
+# Groups that a run must share with the one it goes on from.
+_RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed', 'train')
+# What may change between one part of a run and the next: nothing that a step depends on, but its number.
+_FREE = {'data.build_dir'} | {
+    f'train.{name}'
+    for name in ('num_steps', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'sample_every', 'sample_images')
+}
 
 
 def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list[str]:
@@ -38,6 +42,22 @@ def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list
     saved = {**flat(json.loads(default().to_json())), **flat(saved)}
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
     return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
+
+
+def _restore(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, **items):
+    """The items of a step.
+
+    Raises:
+      UserError: the step's folder is damaged.
+    """
+    try:
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        return {name: restored[name] for name in items}
+    except Exception as error:  # Orbax names no type: whatever a damaged file leads to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f'{folder / str(step)} is damaged ({reason}): delete this folder to go on from the step before it'
+        ) from error
 
 
 class Checkpointer:
@@ -77,26 +97,25 @@ class Checkpointer:
         Raises:
           UserError: the run was started with another config.
         """
-        saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        saved = _restore(self._manager, self.folder, step, config=ocp.args.JsonRestore())
         changed = _differences(saved['config'], config, _RESUMED)
         if changed:
             raise UserError(
                 f'{self.folder.parent} holds a run with another config ({"; ".join(changed[:5])}): '
                 'give another --workdir, or the config it was started with'
             )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema)),
-        )
+        trees = {'state': ocp.args.StandardRestore(state), 'ema': ocp.args.StandardRestore(ema)}
+        restored = _restore(self._manager, self.folder, step, **trees)
         return restored['state'], restored['ema']
 
 
 def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) -> None:
-    changed = _differences(saved, config, _ARCHITECTURE)
-    keys = ('channels', 'image_size')
-    changed += [f'data.{k}: {saved["data"][k]} -> {config.data[k]}' for k in keys if saved['data'][k] != config.data[k]]
-    ours = {'model.dtype', 'model.remat', 'model.dropout'}
-    changed = [c for c in changed if c.split(':')[0] not in ours]
+    changed = _differences(saved, config, ('data', 'model', 'diffusion', 'method'))
+    matters = lambda name: (
+        (name.split('.')[0] in ('model', 'diffusion') and name not in ('model.dtype', 'model.remat', 'model.dropout'))
+        or name in ('data.channels', 'data.image_size', 'method.image_range', 'method.image_repeats')
+    )
+    changed = [c for c in changed if matters(c.split(':')[0])]
     if changed:
         raise UserError(
             f'checkpoint {path} is of another architecture ({"; ".join(changed[:5])}): '
@@ -104,13 +123,24 @@ def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) ->
         )
 
 
-def load_weights(path: str, params: Any, config: ml_collections.ConfigDict) -> tuple[Any, int]:
+def _abstract_params(saved: dict, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
+    """Shapes of all that a checkpoint holds, AMN and ACN if it has them."""
+    config = config.copy_and_resolve_references()
+    config.method.encoders = saved['method']['encoders']
+    config.method.latent_dim = saved['method']['latent_dim']
+    size = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
+    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), {'image': image})
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), params)
+
+
+def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[dict, int]:
     """(averaged weights, step) from a workdir, a step's folder or a .safetensors file.
 
     Args:
       path: what config.checkpoint says.
-      params: abstract tree (shapes, types and, if wished, shardings) of what is wanted.
       config: must agree with the one the weights were trained with.
+      where: placement of every array.
 
     Raises:
       UserError: nothing there, not readable, or of another architecture.
@@ -119,7 +149,7 @@ def load_weights(path: str, params: Any, config: ml_collections.ConfigDict) -> t
     if not place.exists():
         raise UserError(f'config.checkpoint={path} does not exist')
     if place.is_file():
-        return _load_safetensors_as(place, params, config)
+        return _load_file(place, config, where)
     step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
     folder = place.parent if step is not None else place / 'checkpoints'
     if not folder.is_dir():
@@ -127,26 +157,15 @@ def load_weights(path: str, params: Any, config: ml_collections.ConfigDict) -> t
             f'config.checkpoint={path} is neither a workdir with checkpoints, nor the folder of a '
             'step, nor a .safetensors file'
         )
-    names = ('state', 'ema', 'config')
-    with ocp.CheckpointManager(folder, item_names=names) as manager:
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder, options=options, item_names=('state', 'ema', 'config')) as manager:
         step = manager.latest_step() if step is None else step
         if step is None:
             raise UserError(f'{folder} holds no checkpoint yet: train first')
-        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        _check_architecture(saved['config'], config, path)
-        args = ocp.args.Composite(ema=ocp.args.StandardRestore({'ema': params}))
-        return manager.restore(step, args=args)['ema']['ema'], step
-
-
-def load_for_sampling(
-    path: str, method, config: ml_collections.ConfigDict, where: jax.sharding.Sharding
-) -> tuple[Any, int]:
-    """`load_weights` of all that `method` has, each array placed as `where` says."""
-    size = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
-    params = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-    return load_weights(path, jax.tree.map(place, params), config)
+        saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+        _check_architecture(saved, config, path)
+        target = {'ema': _abstract_params(saved, config, where)}
+        return _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema'], step
 
 
 def save_safetensors(
@@ -181,18 +200,20 @@ def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:
         )
     try:
         config, step = json.loads(metadata['config']), int(metadata['step'])
-    except (KeyError, ValueError) as error:
+        if not all(isinstance(config[group], dict) for group in ('data', 'model', 'diffusion', 'method')):
+            raise ValueError('its config is not one of ambdiff')
+        return traverse_util.unflatten_dict(flat, sep='/'), config, step
+    except (KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError(f'{path} has damaged metadata: {error}') from error
-    return traverse_util.unflatten_dict(flat, sep='/'), config, step
 
 
-def _load_safetensors_as(path, params, config) -> tuple[Any, int]:
+def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
     loaded, saved, step = load_safetensors(path)
     _check_architecture(saved, config, path)
-    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, params))
-    # A file of weights for sampling may leave out what only training uses (AMN, ACN).
-    wrong = [n for n in want if n.startswith('unet/') and (n not in have or have[n].shape != want[n].shape)]
+    # A file for sampling leaves out what only training uses (AMN, ACN).
+    wanted = _abstract_params({'method': {**config.method, 'encoders': 'none'}}, config, where)
+    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))
+    wrong = [n for n in want if n not in have or have[n].shape != want[n].shape]
     if wrong:
         raise UserError(f'{path} does not fit the model, for instance at {wrong[0]}')
-    place = lambda n: jax.device_put(have[n], getattr(want[n], 'sharding', None))
-    return traverse_util.unflatten_dict({n: place(n) for n in want if n in have}, sep='/'), step
+    return jax.device_put(traverse_util.unflatten_dict({n: have[n] for n in want}, sep='/'), where), step

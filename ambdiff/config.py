@@ -100,8 +100,7 @@ def default() -> ConfigDict:
     evaluate.max_images = 0  # 0 = all; else this many, evenly spaced over the split
 
     config.mesh = mesh = ConfigDict()
-    mesh.data = -1  # devices that share the batch; -1 = all that are left
-    mesh.model = 1  # devices that share one model
+    mesh.data = -1  # devices that share the batch; -1 = all
     return config
 
 

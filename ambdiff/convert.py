@@ -210,9 +210,9 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         checkpointer.save(0, state, {'ema': params}, config)
 
 
-def _load(source: str, method, config: ml_collections.ConfigDict):
+def _load(source: str, config: ml_collections.ConfigDict):
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return checkpoint.load_for_sampling(source, method, config, where)
+    return checkpoint.load_weights(source, config, where)
 
 
 def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:
@@ -223,7 +223,7 @@ def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str)
     """
     if pathlib.Path(output).suffix != '.safetensors':
         raise UserError(f'--output={output} must end in .safetensors')
-    params, step = _load(source, methods.create(config), config)
+    params, step = _load(source, config)
     checkpoint.save_safetensors(output, {'unet': params['unet']}, config, step)
 
 
@@ -247,7 +247,7 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         if value != wanted:
             raise UserError(f'config.{field}={value!r}: the released code runs networks of {wanted!r} only')
     method = methods.create(config)
-    params, _ = _load(source, method, config)
+    params, _ = _load(source, config)
     channels = config.data.channels * config.method.image_repeats + 1
     copies = _RELEASED_COPIES if channels == 2 else 0
     torch_files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))

@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from ambdiff import baselines, methods, metrics, report, sharding
-from ambdiff.checkpoint import load_for_sampling
+from ambdiff.checkpoint import load_weights
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 
@@ -70,7 +70,7 @@ class Drawer:
             in_shardings=(sharding.replicated(mesh), split, split),
             out_shardings=split,
         )
-        self._compiled = None
+        self._compiled = {}
         self.seconds = 0.0
 
     def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
@@ -82,10 +82,10 @@ class Drawer:
         for first in range(0, len(images), size):
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
             chunk = jax.device_put((images[index], keys[index]), self._split)
-            if self._compiled is None:
-                self._compiled = self._sample.lower(params, *chunk).compile()
+            if size not in self._compiled:
+                self._compiled[size] = self._sample.lower(params, *chunk).compile()
             began = time.perf_counter()
-            drawn.append(np.asarray(self._compiled(params, *chunk)))
+            drawn.append(np.asarray(self._compiled[size](params, *chunk)))
             self.seconds += time.perf_counter() - began
             bar.update(min(size, len(images) - first))
         bar.close()
@@ -160,8 +160,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         path = str(workdir)
     else:
         path = config.checkpoint
-    params, step = load_for_sampling(path, method, config, sharding.replicated(mesh))
+    params, step = load_weights(path, config, sharding.replicated(mesh))
 
+    folder = workdir / 'evaluation'
+    folder.mkdir(parents=True, exist_ok=True)  # told before the sampling if it cannot be
     images, raters, cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
     drawer = Drawer(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
@@ -188,12 +190,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         'data': sources.describe(source),
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
-    _write_files(workdir / 'evaluation', config, result, model, table, images, raters, samples, cases)
+    _write_files(folder, config, result, model, table, images, raters, samples, cases)
     return result
 
 
 def _write_files(folder, config, result, model, table, images, raters, samples, cases) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(['case', *model])

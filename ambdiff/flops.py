@@ -1,6 +1,7 @@
 """Speed of a run: images a second, FLOPs, and the share of a known device's peak (MFU)."""
 
 import contextlib
+import re
 import time
 
 import jax
@@ -31,7 +32,7 @@ def of(compiled: jax.stages.Compiled) -> float:
 def peak() -> float:
     """Peak FLOP/s of all devices together, 0 where the device is not known (a CPU)."""
     kind = jax.devices()[0].device_kind
-    names = sorted((name for name in _PEAK if name in kind), key=len)
+    names = sorted((name for name in _PEAK if re.search(rf'\b{name}\b', kind)), key=len)
     return _PEAK[names[-1]] * jax.device_count() if names else 0.0
 
 

@@ -39,7 +39,8 @@ def _field_hint(argv: list[str], error: Exception) -> str:
             return f'there is no config field {match[1]}{hint}'
     message = str(error)
     if 'Failed loading config file' in message:
-        file = re.split('[=:]', next((a for a in argv if 'config=' in a), 'config='))[1]
+        given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
+        file = given[1].partition(':')[0] if given else ''
         return f'config file {file} does not exist; the ones that come along are in configs/'
     # An error raised inside a config file arrives with its traceback as text: the last line says it.
     last = message.strip().splitlines()[-1]
@@ -53,7 +54,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _CONFIG.value is None:
             raise UserError('give a config, for instance --config=configs/demo.py')
         _ = _CONFIG.value.seed  # a file that does not load is told only on use
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except Exception as error:  # a config file is a program: it can fail in any way
         sys.exit(fail(_field_hint(argv, error)))
     if len(rest) > 1:
         sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
@@ -96,6 +97,11 @@ def run(argv: list[str]) -> int:
             evaluate.evaluate(config, workdir, trained_here=_MODE.value != 'evaluate')
     except UserError as error:
         return fail(error)
+    except OSError as error:
+        return fail(f'cannot read or write below {workdir}: {error}')
+    except KeyboardInterrupt:
+        print('ambdiff: interrupted: the same command goes on from the last checkpoint', file=sys.stderr)
+        return 130
     return 0
 
 

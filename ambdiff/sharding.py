@@ -1,4 +1,4 @@
-"""The device mesh (data, model) and where arrays live on it."""
+"""The device mesh and where arrays live on it."""
 
 import jax
 import ml_collections
@@ -8,18 +8,15 @@ from ambdiff.errors import UserError
 
 
 def create_mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """The mesh of the config's group mesh over all devices.
+    """The mesh of the config's group mesh: one axis, data, over all devices.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: config.mesh.data is not the number of devices.
     """
     devices = jax.device_count()
-    data, model = config.data, config.model
-    if data == -1 and model > 0 and devices % model == 0:
-        data = devices // model
-    if data * model != devices:
-        raise UserError(f'config.mesh.data={config.data} x config.mesh.model={model} does not fit {devices} devices')
-    return jax.make_mesh((data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+    if config.data not in (-1, devices):
+        raise UserError(f'config.mesh.data={config.data} does not fit {devices} devices; -1 takes all')
+    return jax.make_mesh((devices,), ('data',), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

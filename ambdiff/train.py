@@ -5,6 +5,7 @@ same step gives the same loss on any number of devices, and a run that was inter
 """
 
 import contextlib
+import fcntl
 import logging
 import pathlib
 import signal
@@ -43,7 +44,8 @@ def create_state(config: ml_collections.ConfigDict, method, optimiser, key: Arra
     """The state of step 0, from the seed alone."""
     size = config.data.image_size
     batch = {'image': jnp.zeros((1, size, size, config.data.channels))}
-    params = method.init(key, batch)
+    # A key of its own: those of fold_in(key, step) are the steps'.
+    params = method.init(jax.random.fold_in(key, 2**31 - 3), batch)
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), ema)
 
@@ -90,22 +92,44 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
 
 
 class _Termination:
-    """Notes SIGTERM, so that the loop can save before it stops."""
+    """Notes SIGTERM while it is entered, so that the loop can save before it stops."""
 
     def __init__(self):
         self.asked = False
+        self._previous = None
+
+    def __enter__(self):
         with contextlib.suppress(ValueError):  # not in the main thread (a notebook, a test)
-            signal.signal(signal.SIGTERM, self._note)
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def _note(self, *_):
         self.asked = True
+
+
+@contextlib.contextmanager
+def _only_run(workdir: pathlib.Path):
+    """Holds the workdir: a second run in it would mix its files with the first one's."""
+    with open(workdir / '.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'another run is writing to {workdir}: wait for it, or give another --workdir') from None
+        yield
 
 
 class _Validation:
     """A few held-out images: masks drawn from the EMA, their metrics, and a picture of them."""
 
     def __init__(self, config, method, mesh):
-        source = sources.open_source(config.data, 'validation')
+        try:
+            source = sources.open_source(config.data, 'validation')
+        except UserError as error:
+            raise UserError(f'{error}; to train without validation: --config.train.sample_every=0') from error
         chosen = evaluate.evenly_spaced(len(source), config.train.sample_images)
         self.images, self.raters, _ = evaluate.load(source, chosen)
         self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
@@ -159,14 +183,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     replicated = sharding.replicated(mesh)
     key = jax.random.key(config.seed)
     abstract = jax.eval_shape(lambda k: create_state(config, method, optimiser, k), key)
-    with Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
+    with _only_run(workdir), Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
         latest = checkpointer.latest_step
         if latest is None:
             init = jax.jit(lambda k: create_state(config, method, optimiser, k), out_shardings=replicated)
             state = init(key)
             if config.checkpoint:
-                weights, _ = load_weights(config.checkpoint, _on(abstract.params, replicated), config)
-                params = {**state.params, **weights}
+                weights, _ = load_weights(config.checkpoint, config, replicated)
+                params = {name: weights.get(name, tree) for name, tree in state.params.items()}
                 state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
                 logger.info('starting from the weights of %s', config.checkpoint)
         else:
@@ -178,8 +202,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         if int(state.step) >= config.train.num_steps:
             return True
         logger.info('\n%s', parameter_overview.get_parameter_overview(state.params, max_lines=8))
-        with MetricWriter(workdir, int(state.step)) as writer:
-            return _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate)
+        with MetricWriter(workdir, int(state.step)) as writer, _Termination() as termination:
+            return _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate, termination)
 
 
 def _on(tree, device_sharding):
@@ -188,7 +212,7 @@ def _on(tree, device_sharding):
     return jax.tree.map(place, tree)
 
 
-def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate) -> bool:
+def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate, termination) -> bool:
     train, repeat = config.train, config.train.updates_per_batch
     batch_sharding = sharding.batch_sharding(mesh)
     rows = pipeline.local_rows(train.batch_size)
@@ -207,7 +231,6 @@ def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer,
     logger.info('compiled in %.0f s', time.perf_counter() - began)
     speed = flops.Meter(flops.of(step_fn) * train.accumulation_steps, train.batch_size)
     rate = optim.learning_rate(config.optim, train.num_steps)
-    termination = _Termination()
     window: list[dict[str, float]] = []
     pending = None
     saved = checkpointer.latest_step
@@ -242,9 +265,9 @@ def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer,
                 path = writer.picture(step, picture)
                 shown = ', '.join(f'{n.split("/")[1]} {v:.3f}' for n, v in values.items())
                 logger.info('step %d: %s; pictures in %s', step, shown, path)
-            if at(train.checkpoint_every) or stop:
+            if last or stop or at(train.checkpoint_every):
                 saved = save(step)
-        if stop and not last:
+        if stop:
             logger.info('stopped by SIGTERM at step %d: the same command goes on from there', step)
             return False
     return True

@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 from ambdiff import evaluate, main, methods, metrics, sharding
-from ambdiff.checkpoint import load_for_sampling
+from ambdiff.checkpoint import load_weights
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 
@@ -29,7 +29,7 @@ def compare(config):
     images, raters, _ = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
     key = jax.random.key(config.seed)
     where = sharding.replicated(mesh)
-    params, step = load_for_sampling(config.checkpoint, methods.create(config), config, where)
+    params, step = load_weights(config.checkpoint, config, where)
     empty = (~raters.any((2, 3))).mean()
     print(
         f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(images)} images, '

@@ -18,9 +18,9 @@ def get_config(variant: str = ''):
     config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 100
     config.optim.ema_decay = 0.99
-    config.train.num_steps = 800
+    config.train.num_steps = 600
     config.train.checkpoint_every = 100
-    config.train.sample_every = 400
+    config.train.sample_every = 300
     config.train.sample_images = 16
-    config.evaluate.max_images = 120
+    config.evaluate.max_images = 80
     return config

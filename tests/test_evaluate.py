@@ -61,12 +61,7 @@ def draw(run, devices=8, number=4, **fields):
         config.sample[name] = value
     method = methods.create(config)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ('data', 'model'))
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
-    size = config.data.image_size
-    abstract = jax.eval_shape(
-        method.init, jax.random.key(0), {'image': jax.ShapeDtypeStruct((1, size, size, 1), np.float32)}
-    )
-    params, _ = load_weights(str(run[1]), jax.tree.map(place, abstract), config)
+    params, _ = load_weights(str(run[1]), config, sharding.replicated(mesh))
     # Far from trained: masks that hold something, and differ.
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     source = sources.open_source(config.data, 'test')
@@ -91,11 +86,8 @@ def test_too_little_memory_for_one_mask_is_said(run):
 
 def test_safetensors_file_draws_the_same_masks_and_carries_its_config(run, tmp_path):
     config, workdir, result = run
-    method = methods.create(config)
-    abstract = jax.eval_shape(
-        method.init, jax.random.key(0), {'image': jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)}
-    )
-    params, step = load_weights(str(workdir), abstract, config)
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params, step = load_weights(str(workdir), config, where)
     path = tmp_path / 'weights.safetensors'
     save_safetensors(path, params, config, step, 'float32')
     assert load_safetensors(path)[2] == 12

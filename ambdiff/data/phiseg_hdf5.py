@@ -33,6 +33,15 @@ def open_split(path: pathlib.Path, split: str, *, image_size: int, fit: str, num
         file = h5py.File(path, 'r')
     except OSError as error:
         raise UserError(f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again') from error
+    try:
+        return _open_group(file, path, split, image_size, fit, num_raters)
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py names no type of damage
+        raise UserError(f'{path}: damaged ({_line(error)}); copy or download it again') from error
+
+
+def _open_group(file, path, split, image_size, fit, num_raters) -> 'Source':
     patients = {}
     for name in GROUPS.values():
         if name in file or name == GROUPS[split]:

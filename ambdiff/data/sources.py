@@ -33,7 +33,7 @@ def open_source(data, split: str):
       UserError: nothing is named, or it cannot be read as it is; the message names the cure.
     """
     if split not in example.SPLITS:
-        raise UserError(f"split '{split}' does not exist; choose {', '.join(example.SPLITS)}")
+        raise UserError(f"split '{split}' does not exist (config.evaluate.split); choose {', '.join(example.SPLITS)}")
     if data.fit not in example.FITS:
         raise UserError(f"config.data.fit is '{data.fit}'; choose {' or '.join(example.FITS)}")
     if data.image_size < 1 or data.num_raters < 1:

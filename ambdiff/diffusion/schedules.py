@@ -34,6 +34,8 @@ def alphas_cumprod(name: str, num_steps: int) -> np.ndarray:
     steps = np.arange(num_steps, dtype=np.float64)
     if name == 'linear':
         scale = 1000.0 / num_steps
+        if scale * 0.02 >= 1:
+            raise ValueError(f"the linear schedule needs more than 20 steps, got {num_steps}; use 'cosine'")
         return _from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps, dtype=np.float64))
     if name == 'cosine':
         edges = np.cos(np.pi / 2 * (np.arange(num_steps + 1) / num_steps + 0.008) / 1.008) ** 2

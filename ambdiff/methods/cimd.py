@@ -43,13 +43,51 @@ _CHOICES = {
     'model.dtype': ('float32', 'bfloat16'),
 }
 
+_MANY = 10**9
+_RANGES = {
+    'model.channels': (1, _MANY),
+    'model.channel_mult': (1e-3, _MANY),
+    'model.num_res_blocks': (1, _MANY),
+    'model.num_heads': (1, _MANY),
+    'model.num_groups': (1, _MANY),
+    'model.patch_size': (1, _MANY),
+    'model.dropout': (0, 0.99),
+    'diffusion.num_steps': (1, _MANY),
+    'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
+    'method.image_repeats': (1, _MANY),
+    'method.latent_dim': (1, _MANY),
+    'method.vlb_weight': (0, _MANY),
+    'method.kl_weight': (0, _MANY),
+    'train.updates_per_batch': (1, _MANY),
+    'train.log_every': (1, _MANY),
+    'train.checkpoint_every': (1, _MANY),
+    'train.keep_checkpoints': (1, _MANY),
+    'train.sample_images': (1, _MANY),
+    'sample.eta': (0, 1),
+    'sample.num_samples': (1, _MANY),
+    'sample.memory_mib': (0, _MANY),
+    'evaluate.max_images': (0, _MANY),
+}
+
 
 def _check(config: ml_collections.ConfigDict) -> None:
     for field, known in _CHOICES.items():
         group, name = field.split('.')
         if config[group][name] not in known:
             raise UserError(f'config.{field}={config[group][name]!r} is not known; use one of {", ".join(known)}')
+    for field, (least, most) in _RANGES.items():
+        group, name = field.split('.')
+        values = config[group][name]
+        for value in values if isinstance(values, tuple | list) else [values]:
+            if not least <= value <= most:
+                raise UserError(f'config.{field}={values} is out of range: {least} to {most}')
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f'config.seed={config.seed} is out of range: 0 to {2**32 - 1}')
     diffusion, method = config.diffusion, config.method
+    if len(method.image_range) != 2 or len(diffusion.mask_range) != 2:
+        raise UserError('config.method.image_range and config.diffusion.mask_range are pairs (low, high)')
+    if not config.model.channel_mult:
+        raise UserError('config.model.channel_mult needs at least one level')
     if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
         raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
     if bool(method.vlb_weight) != diffusion.learned_variance:
@@ -62,8 +100,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
             f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
             f'{diffusion.num_steps} (config.diffusion.num_steps)'
         )
-    if config.sample.num_samples < 1:
-        raise UserError('config.sample.num_samples must be at least 1')
 
 
 def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, images: Array) -> Params:
@@ -122,6 +158,14 @@ class CIMD:
                 raise UserError(
                     f'config.model.num_groups={model.num_groups} does not divide the '
                     f'{model.channels * mult} channels of a level (model.channels x channel_mult)'
+                )
+            heads = (model.num_heads, model.num_heads_upsample)
+            if model.num_head_channels > 0:
+                heads = (model.num_head_channels,)
+            if any(h > 0 and int(model.channels * mult) % h for h in heads):
+                raise UserError(
+                    f'the {int(model.channels * mult)} channels of a level (model.channels x channel_mult) do not '
+                    'divide into the attention heads of config.model.num_heads, num_heads_upsample or num_head_channels'
                 )
         try:
             process = GaussianDiffusion.create(
@@ -237,7 +281,9 @@ class CIMD:
         fold = lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(num_samples))
         row_keys = jax.vmap(fold)(keys)
         if self.sampling.noise == 'stratified':
-            start = jax.vmap(lambda k: samplers.stratified_noise(k, num_samples, shape))(keys)
+            start = jax.vmap(lambda k: samplers.stratified_noise(jax.random.fold_in(k, 2**31 - 1), num_samples, shape))(
+                keys
+            )
         else:
             draw = lambda k: samplers.row_noise(k, process.num_steps, shape)
             start = jax.vmap(draw)(row_keys)

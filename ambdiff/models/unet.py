@@ -60,7 +60,9 @@ class UNet(nn.Module):
             # Concatenation of twice the width or more, its norm in float32, and a convolution's result.
             widest = max(widest, features * (3 * size + 2 * 4 * 3))
             if 2**level in self.attention_resolutions or level == len(self.channel_mult) - 1:
-                heads = max(1, self.num_heads)
+                heads = max(self.num_heads, self.num_heads_upsample)
+                if self.num_head_channels > 0:
+                    heads = int(mult * self.model_channels) // self.num_head_channels
                 widest = max(widest, heads * pixels**2 * (size + 8))
         return skips + widest
 
