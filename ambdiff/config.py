@@ -139,4 +139,5 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.sample.sampler = 'ddim'
     config.sample.num_steps = 8
     config.sample.noise = 'stratified'
+    config.sample.memory_mib = 256.0
     return config
