@@ -92,6 +92,8 @@ def default() -> ConfigDict:
     sample.num_steps = 1000  # network evaluations a mask, 1 .. diffusion.num_steps
     sample.num_samples = 16  # masks an image (N)
     sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
+    sample.start = 'noise'  # 'noise' or 'level_set' (needs prediction 'x0'): where the reverse process starts
+    sample.level_time = 0.85  # 'level_set': the share of the process that is left after it
     sample.clip = True  # clip the predicted x0 to [-1, 1]
     sample.memory_mib = 4096.0  # activations a device may hold while sampling
 
@@ -139,5 +141,6 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.sample.sampler = 'ddim'
     config.sample.num_steps = 8
     config.sample.noise = 'stratified'
+    config.sample.start = 'level_set'
     config.sample.memory_mib = 256.0
     return config

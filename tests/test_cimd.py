@@ -1,5 +1,7 @@
 """The method's loss and samples: each choice of the paper and of the released code."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ def method_of(**fields):
     config = tiny.config('unused')
     paper = default()
     config.diffusion, config.method = paper.diffusion, paper.method
+    config.sample.start = 'noise'
     for name, value in fields.items():
         group, field = name.split('__')
         config[group][field] = value
@@ -78,6 +81,25 @@ def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
             np.testing.assert_allclose(float(loss[row]), expected[row, rater], rtol=1e-5)
             seen[row].add(rater)
     assert seen == [{0, 1, 2}] * 4
+
+
+def test_level_sets_have_the_shares_of_the_pixels_and_are_nested():
+    """share_fn ramps from 0 to 1 over the columns: a column of share p is marked in p N of N masks."""
+    share = jnp.broadcast_to(jnp.linspace(0.05, 0.95, 10)[None, None, :, None], (20, 3, 10, 1))
+    levels = samplers.stratified_levels(jax.random.key(2), 20)
+    masks = np.asarray(samplers.level_set(lambda x: share + 0 * x, jnp.zeros((20, 3, 10, 1)), levels))[..., 0]
+    np.testing.assert_allclose(masks.mean((0, 1)), np.linspace(0.05, 0.95, 10), atol=0.051)
+    order = np.argsort(masks.sum((1, 2)))
+    assert all((masks[a] <= masks[b]).all() for a, b in itertools.pairwise(order))
+
+
+@pytest.mark.parametrize('steps', [1, 2, 1000])
+def test_any_number_of_steps_is_taken_from_a_level_set(steps):
+    config = tiny.config('unused', **{'sample.num_steps': steps})
+    method = methods.create(config)
+    params = jax.eval_shape(method.init, jax.random.key(0), BATCH)
+    keys = jax.random.split(jax.random.key(0), 4)
+    assert jax.eval_shape(lambda p: method.sample(p, BATCH['image'], keys, 4), params).shape == (4, 4, 16, 16)
 
 
 def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():

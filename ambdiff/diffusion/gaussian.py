@@ -134,6 +134,17 @@ class GaussianDiffusion:
             return np.log(self.betas)
         return np.log(np.append(variance[1], variance[1:]))
 
+    def until(self, num_steps: int) -> 'GaussianDiffusion':
+        """The process of the first `num_steps` steps only: it starts from less noise.
+
+        Raises:
+          ValueError: num_steps is not in 1 .. T.
+        """
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f'a process of {self.num_steps} steps has no first {num_steps}')
+        table, steps = self.alphas_cumprod[:num_steps], self.timesteps[:num_steps]
+        return dataclasses.replace(self, alphas_cumprod=table, timesteps=steps)
+
     def respace(self, num_steps: int) -> 'GaussianDiffusion':
         """The process seen at `num_steps` evenly spaced steps, the last of them T - 1.
 

@@ -68,6 +68,32 @@ def ddim(
     return _scan(diffusion, denoise_fn, x, keys, step)
 
 
+def level_set(share_fn: Callable[[Array], Array], x: Array, level: Array) -> Array:
+    """A first mask from one evaluation at the last step T - 1 and a level per row.
+
+    At t = T - 1 the denoiser sees the image alone, and its x0_hat is the share p of raters that mark each pixel. The
+    set {p > level}, level ~ U(0, 1), is a coherent mask whose every pixel has that share, and empty where nobody is
+    sure. Noised to an earlier step it starts the rest of the process, which mends its shape. Few large steps from
+    pure noise instead follow the mean, p, and so drift to the majority's answer.
+
+    Args:
+      share_fn: x_{T-1} [R, H, W, 1] -> p [R, H, W, 1] in [0, 1].
+      x: [R, H, W, 1] standard normal.
+      level: [R] in (0, 1).
+
+    Returns:
+      [R, H, W, 1] bool.
+    """
+    return share_fn(x) > level[:, None, None, None]
+
+
+def stratified_levels(key: Array, num_samples: int) -> Array:
+    """N levels [N], one in each of N equal strata of (0, 1), in random order; each alone is uniform."""
+    order_key, place_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, num_samples)
+    return (order + jax.random.uniform(place_key, (num_samples,))) / num_samples
+
+
 def stratified_noise(key: Array, num_samples: int, shape: tuple[int, int, int]) -> Array:
     """N starts that cover the normal distribution evenly: [N, H, W, C], each of them exactly N(0, I).
 

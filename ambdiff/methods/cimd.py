@@ -12,6 +12,10 @@ the model's samples follow the distribution of the raters. Loss of an example (p
 Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N
 starts of one image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together
 they cover every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
+
+Start 'level_set' spends the first evaluation on the share p of raters that mark each pixel and goes on from the noised
+set {p > level}, level ~ U(0, 1) (`diffusion/samplers.py`): with few steps it keeps the shares of rare answers, above
+all of the empty one, that large steps from pure noise lose.
 """
 
 import dataclasses
@@ -40,6 +44,7 @@ _CHOICES = {
     'method.acn_input': ('reverse_step', 'eps'),
     'sample.sampler': ('ancestral', 'ddim'),
     'sample.noise': ('independent', 'stratified'),
+    'sample.start': ('noise', 'level_set'),
     'model.dtype': ('float32', 'bfloat16'),
 }
 
@@ -65,6 +70,7 @@ _RANGES = {
     'train.sample_images': (1, _MANY),
     'sample.eta': (0, 1),
     'sample.num_samples': (1, _MANY),
+    'sample.level_time': (0.01, 1),
     'sample.memory_mib': (0, _MANY),
     'evaluate.max_images': (0, _MANY),
 }
@@ -95,6 +101,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
             'config.method.vlb_weight trains the learned variance: set it above 0 together with '
             'config.diffusion.learned_variance=True, or to 0 with False'
         )
+    if config.sample.start == 'level_set' and diffusion.prediction != 'x0':
+        raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
     if not 1 <= config.sample.num_steps <= diffusion.num_steps:
         raise UserError(
             f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
@@ -277,30 +285,46 @@ class CIMD:
         """
         batch, height, width, _ = images.shape
         shape = (height, width, 1)
-        process = self.diffusion.respace(self.sampling.num_steps)
+        process, steps = self.diffusion, self.sampling.num_steps
+        from_level_set = self.sampling.start == 'level_set'
+        if from_level_set:
+            # One evaluation goes into the start; with no other left, the level set is the answer.
+            steps = max(steps - 1, 1)
+            process = process.until(max(round(self.sampling.level_time * process.num_steps), steps))
+        process = process.respace(steps)
         fold = lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(num_samples))
         row_keys = jax.vmap(fold)(keys)
+        noise_key, level_key = (
+            (lambda k: jax.random.fold_in(k, 2**31 - 1)),
+            (lambda k: jax.random.fold_in(k, 2**31 - 2)),
+        )
         if self.sampling.noise == 'stratified':
-            start = jax.vmap(lambda k: samplers.stratified_noise(jax.random.fold_in(k, 2**31 - 1), num_samples, shape))(
-                keys
-            )
+            start = jax.vmap(lambda k: samplers.stratified_noise(noise_key(k), num_samples, shape))(keys)
+            levels = jax.vmap(lambda k: samplers.stratified_levels(level_key(k), num_samples))(keys)
         else:
-            draw = lambda k: samplers.row_noise(k, process.num_steps, shape)
-            start = jax.vmap(draw)(row_keys)
+            start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
+            levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
         inputs = self._images(images)
 
         def draw_part(part):
-            part_start, part_keys = part
+            part_start, part_levels, part_keys = part
             rows = part_start.shape[1]
             repeated = jnp.repeat(inputs, rows, axis=0)
+            x, row = part_start.reshape(-1, *shape), part_keys.reshape(-1)
             denoise_fn = lambda xt, t: self._denoise(params, repeated, xt, t)
-            arguments = (
-                process,
-                denoise_fn,
-                part_start.reshape(-1, *shape),
-                part_keys.reshape(-1),
-                self.sampling.clip,
-            )
+            if from_level_set:
+
+                def share_fn(x):
+                    t = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
+                    return jax.nn.sigmoid(self.diffusion.split(denoise_fn(x, t))[0])
+
+                mask = samplers.level_set(share_fn, x, part_levels.reshape(-1))
+                if self.sampling.num_steps == 1:
+                    return mask[..., 0].reshape(batch, rows, height, width)
+                noise = samplers.row_noise(row, self.diffusion.num_steps + 1, shape)
+                last = jnp.full(mask.shape[0], process.num_steps - 1)
+                x = process.q_sample(process.to_range(mask.astype(jnp.float32)), last, noise)
+            arguments = (process, denoise_fn, x, row, self.sampling.clip)
             if self.sampling.sampler == 'ddim':
                 x = samplers.ddim(*arguments, self.sampling.eta)
             else:
@@ -309,7 +333,7 @@ class CIMD:
 
         # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
         divide = lambda x: jnp.moveaxis(x.reshape(batch, parts, -1, *x.shape[2:]), 1, 0)
-        masks = jax.lax.map(draw_part, (divide(start), divide(row_keys)))
+        masks = jax.lax.map(draw_part, (divide(start), divide(levels), divide(row_keys)))
         return jnp.moveaxis(masks, 0, 1).reshape(batch, num_samples, height, width)
 
 
