@@ -109,7 +109,7 @@ def test_folding_the_repeated_image_keeps_the_answer(state_dict, question, answe
     assert folded[1]['params']['input_blocks_0_0']['kernel'].shape == (3, 3, 2, 32)
     got = _run(folded, question, copies=1)
     whole = _run(convert.unet_from_torch(state_dict, **ARGUMENTS), question, copies=4)
-    record_property('max_abs_difference', np.abs(got - whole).max())
+    record_property('max_abs_difference', float(np.abs(got - whole).max()))
     np.testing.assert_allclose(got, whole, rtol=0, atol=1e-5)
     np.testing.assert_allclose(got, answer, rtol=0, atol=2e-5)
 

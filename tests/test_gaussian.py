@@ -49,7 +49,7 @@ def test_tables_are_the_released_codes(released, record_property, name):
     ):
         np.testing.assert_allclose(ours, released[f'{name}_{table}'], rtol=1e-10)
         worst = max(worst, reference.relative_error(ours, released[f'{name}_{table}']))
-    record_property('tables', worst)
+    record_property('tables', float(worst))
 
 
 def test_every_loss_term_is_the_released_codes(released, record_property):
@@ -71,11 +71,11 @@ def test_every_loss_term_is_the_released_codes(released, record_property):
     terms['kl'] = kl_divergence(*amn, *acn) / 1000
     terms['loss'] = terms['mse'] + terms['vlb'] + terms['kl']
     error = reference.relative_error(xt, reference.nhwc(released['x_t']))
-    record_property('x_t', error)
+    record_property('x_t', float(error))
     assert error < 1e-6
     for ours, theirs in (('mse', 'mse'), ('vlb', 'vb'), ('kl', 'kl'), ('loss', 'loss')):
         errors = np.asarray(terms[ours]) / released[f'loss_{theirs}'] - 1
-        record_property(ours, np.abs(errors).max())
+        record_property(ours, float(np.abs(errors).max()))
         assert np.abs(errors).max() < 1e-5
 
 
@@ -87,7 +87,7 @@ def test_reverse_process_is_the_released_codes(released, record_property, clip):
     p['pred_xstart'] = p.pop('pred_x0')
     for name, ours in p.items():
         theirs = reference.nhwc(released[f'{"clip" if clip else "noclip"}_{name}'])
-        record_property(name, reference.relative_error(ours, theirs))
+        record_property(name, float(reference.relative_error(ours, theirs)))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 

@@ -55,7 +55,7 @@ def test_one_step_is_the_released_codes(released, record_property, clip):
         theirs = reference.nhwc(released[f'{"clip" if clip else "noclip"}_{name}'])
         for row, want in zip(np.asarray(ours), theirs, strict=True):
             assert reference.relative_error(row, want) < 1e-6
-        record_property(name, reference.relative_error(ours, theirs))
+        record_property(name, float(reference.relative_error(ours, theirs)))
 
 
 def test_ddim_with_eta_one_has_the_ancestral_mean_and_variance(process):

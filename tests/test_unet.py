@@ -74,13 +74,13 @@ def _fixture_error(shared, name):
 @pytest.mark.parametrize('name', ['plain', 'scale_shift', 'resblock_updown', 'new_attention_order'])
 def test_output_is_the_released_codes(shared, record_property, name):
     error, _ = _fixture_error(shared, name)
-    record_property('max_abs_error', error)
+    record_property('max_abs_error', float(error))
     assert error < 1e-5
 
 
 def test_output_at_the_papers_setting_is_the_released_codes(shared, record_property):
     error, size = _fixture_error(shared, 'paper')
-    record_property('max_abs_error', error)
+    record_property('max_abs_error', float(error))
     assert size == 85_603_842
     assert error < 5e-5
 
@@ -94,7 +94,7 @@ def test_output_is_that_of_a_float64_implementation(name, record_property):
     unet = reference.UNet(weights, **options)
     want = unet(reference.nchw(x), t)
     got = reference.nchw(jax.jit(module.apply)(variables, x.astype(np.float32), t))
-    record_property('max_abs_error', np.abs(got - want).max())
+    record_property('max_abs_error', float(np.abs(got - want).max()))
     assert unet.used == weights.keys()
     assert np.abs(want).max() > 0.1
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
