@@ -133,7 +133,7 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.optim.warmup_steps = 300
     config.optim.weight_decay = 1e-2
     config.optim.ema_decay = 0.999
-    config.train.num_steps = 5500
+    config.train.num_steps = 4300
     config.train.batch_size = 16
     config.train.checkpoint_every = 250
     config.train.sample_every = 1000

@@ -283,7 +283,7 @@ def main() -> None:
 
     def run(argv: list[str]) -> int:
         del argv
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         config = flags.FLAGS.config
         try:
             given = [flag for flag in (from_torch, to_torch, to_safetensors) if flag.value is not None]
