@@ -22,5 +22,7 @@ def get_config(variant: str = ''):
     config.train.checkpoint_every = 100
     config.train.sample_every = 300
     config.train.sample_images = 16
+    config.sample.num_steps = 8
+    config.sample.level_time = 0.85
     config.evaluate.max_images = 80
     return config
