@@ -102,8 +102,8 @@ class GroupNorm(nn.Module):
         scale = self.param('scale', nn.initializers.ones_init(), (channels,))
         bias = self.param('bias', nn.initializers.zeros_init(), (channels,))
         x32 = x.astype(jnp.float32)
-        # Moments of channels first, then of groups, and one multiply-add: on CPU several times faster than
-        # reductions over a reshaped array (benchmarks/cpu_layers.py).
+        # Moments of channels first, then of groups, and one multiply-add: on two CPU cores 1.3 to 1.5
+        # times as fast as flax.linen's (benchmarks/cpu_layers.py).
         groups = lambda m: m.reshape(batch, self.num_groups, -1).mean(axis=-1)
         mean, square = groups(x32.mean(axis=(1, 2))), groups(jnp.square(x32).mean(axis=(1, 2)))
         inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-5)
