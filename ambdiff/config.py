@@ -22,7 +22,11 @@ def default() -> ConfigDict:
     data.image_size = 128  # pixels, height = width
     data.fit = 'crop'  # other sizes: 'crop' (centre crop, or padding) or 'resize'
     data.channels = 1  # image channels
-    data.num_raters = 4  # masks an image
+    data.num_raters = 4  # masks an image; a case with fewer has the rest marked missing
+    data.num_classes = 1  # 1: foreground or not; K > 1: masks are label maps of 0 (background) .. K
+    data.intensity = 'hu_window'  # stored values to [0, 1]: 'hu_window', 'percentile' or 'full_range'
+    data.hu_window = (-1000.0, 400.0)  # 'hu_window': the HU of 0 and of 1
+    data.spacing = 0.0  # mm a pixel that slices are resampled to; 0 = as stored
     data.augment = True  # flips and quarter turns in training
 
     config.model = model = ConfigDict()
@@ -53,6 +57,7 @@ def default() -> ConfigDict:
     config.method = method = ConfigDict()
     method.name = 'cimd'  # a file of ambdiff/methods
     method.loss = 'mse'  # 'mse' (of the noise) or 'cross_entropy' (of the mask; prediction 'x0')
+    method.target = 'rater'  # of 'cross_entropy': the drawn 'rater', or the raters' 'posterior' mean given x_t
     method.vlb_weight = 1.0  # weight of the variational bound; needs learned_variance
     method.time_sampling = 'uniform'  # t of a batch: 'uniform' or 'stratified'
     method.image_range = (0.0, 1.0)  # the image's [0, 1] is mapped to this for the network
@@ -125,6 +130,7 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.diffusion.mask_range = (-1.0, 1.0)
     config.method.loss = 'cross_entropy'
     config.method.vlb_weight = 0.0
+    config.method.target = 'posterior'
     config.method.time_sampling = 'stratified'
     config.method.image_range = (-1.0, 1.0)
     config.method.encoders = 'none'

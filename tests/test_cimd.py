@@ -114,3 +114,25 @@ def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():
 
     strata = np.sort(np.floor(norm.cdf(starts.mean((2, 3)) * 4) * 8), axis=1)
     np.testing.assert_array_equal(strata, np.tile(np.arange(8), (200, 1)))
+
+
+def test_posterior_target_changes_the_loss_only_where_raters_differ():
+    """With equal raters every weighting is the mask itself; with others the target is a mean of the raters."""
+    fields = {
+        'method__loss': 'cross_entropy',
+        'method__vlb_weight': 0.0,
+        'method__encoders': 'none',
+        'diffusion__prediction': 'x0',
+        'diffusion__learned_variance': False,
+        'diffusion__mask_range': (-1.0, 1.0),
+    }
+    plain, posterior = method_of(**fields), method_of(**fields, method__target='posterior')
+    params = jax.jit(plain.init)(jax.random.key(0), BATCH)
+    params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    equal = {**BATCH, 'masks': np.repeat(BATCH['masks'][:, :1], 3, 1)}
+    losses = {
+        name: [jax.jit(m.loss)(params, batch, jax.random.key(3))[0] for m in (plain, posterior)]
+        for name, batch in (('equal', equal), ('differ', BATCH))
+    }
+    np.testing.assert_allclose(*losses['equal'], rtol=1e-5)
+    assert np.abs(losses['differ'][0] - losses['differ'][1]).max() > 1e-3

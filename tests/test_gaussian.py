@@ -266,3 +266,18 @@ def test_steps_can_be_traced(draws):
     process = GaussianDiffusion.create()
     traced = jax.jit(process.q_sample)(x0, jnp.asarray(STEPS), noise)
     np.testing.assert_allclose(traced, process.q_sample(x0, STEPS, noise), rtol=1e-6, atol=1e-7)
+
+
+def test_candidate_weights_are_the_posterior_over_candidates():
+    rng = np.random.default_rng(5)
+    process = GaussianDiffusion.create(1000, 'shifted_cosine', False, 'x0', (-1.0, 1.0))
+    candidates = np.where(rng.random((5, 3, 4, 4, 1)) > 0.5, 1.0, -1.0)
+    t = np.array([0, 200, 600, 900, 999])
+    abar = process.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+    xt = np.sqrt(abar) * candidates[:, 0] + np.sqrt(1 - abar) * rng.normal(size=(5, 4, 4, 1))
+    weights = process.candidate_weights(jnp.asarray(candidates, jnp.float32), jnp.asarray(xt, jnp.float32), t)
+    log_density = -np.square(xt[:, None] - np.sqrt(abar)[:, None] * candidates) / (2 * (1 - abar)[:, None])
+    expected = np.exp(log_density.sum((2, 3, 4)))
+    np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), atol=1e-5)
+    assert weights[0, 0] > 0.999  # little noise: x_t tells the raters apart
+    np.testing.assert_allclose(weights[-1], 1 / 3, atol=0.1)  # all noise: it does not

@@ -187,6 +187,16 @@ class GaussianDiffusion:
         log_variance = jnp.broadcast_to(self._at(self.posterior_log_variance, t), mean.shape)
         return mean, variance, log_variance
 
+    def candidate_weights(self, candidates: Array, xt: Array, t: Array) -> Array:
+        """P(x_0 = candidate m | x_t) [B, M] if x_0 is one of the candidates [B, M, H, W, 1], equally likely before.
+
+        By equation (1) and Bayes, proportional to exp(-|x_t - sqrt(abar_t) x_0^m|^2 / (2 (1 - abar_t))).
+        """
+        abar = self.alphas_cumprod
+        mean = self._at(np.sqrt(abar), t)[:, None] * candidates
+        distance = jnp.square(xt[:, None] - mean).sum((2, 3, 4))
+        return jax.nn.softmax(-distance * self._at(0.5 / (1 - abar), t)[:, :, 0, 0], axis=1)
+
     def split(self, network_output: Array) -> tuple[Array, Array | None]:
         """The network's output [B, H, W, 1 or 2] -> (eps-hat or logit, v or None).
 

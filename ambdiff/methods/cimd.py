@@ -9,6 +9,11 @@ the model's samples follow the distribution of the raters. Loss of an example (p
     L_0 = mean cross-entropy(x_0, sigmoid(logit))    loss 'cross_entropy': masks are binary, and an error in
                                                      eps_hat's mean is a huge offset of x0_hat at large t
 
+Target 'posterior' puts, for x_0 in the cross-entropy, its expectation given x_t over the image's raters (weights
+P(rater | x_t), `GaussianDiffusion.candidate_weights`). The minimiser stays, since the cross-entropy is linear in the
+target; the gradient loses the chance of the draw where x_t does not tell the raters apart (Xu et al. 2023, arXiv
+2302.00670).
+
 Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N
 starts of one image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together
 they cover every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
@@ -38,6 +43,7 @@ Params = Any
 
 _CHOICES = {
     'method.loss': ('mse', 'cross_entropy'),
+    'method.target': ('rater', 'posterior'),
     'method.time_sampling': ('uniform', 'stratified'),
     'method.encoders': ('none', 'frozen', 'trained'),
     'method.amn_input': ('xt', 'x0'),
@@ -96,6 +102,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError('config.model.channel_mult needs at least one level')
     if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
         raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
+    if method.target == 'posterior' and method.loss != 'cross_entropy':
+        raise UserError("config.method.target='posterior' needs config.method.loss='cross_entropy'")
     if bool(method.vlb_weight) != diffusion.learned_variance:
         raise UserError(
             'config.method.vlb_weight trains the learned variance: set it above 0 together with '
@@ -245,6 +253,10 @@ class CIMD:
             parts = {'mse': terms['mse']}
         else:
             logits, _ = self.diffusion.split(output)
+            if self.method.target == 'posterior':
+                candidates = masks[..., None].astype(jnp.float32)
+                weights = self.diffusion.candidate_weights(self.diffusion.to_range(candidates), xt, t)
+                mask = jnp.einsum('bm,bmhwc->bhwc', weights, candidates)
             parts = {'cross_entropy': optax.sigmoid_binary_cross_entropy(logits, mask).mean((1, 2, 3))}
         if self.diffusion.learned_variance:
             parts['vlb'] = self.method.vlb_weight * terms['vlb']
