@@ -6,6 +6,8 @@
 - `rater_vs_rest`: each rater as the single sample against the others: what one human answer scores.
 - `raters_resampled`: N draws with replacement from the image's own raters: the floor, the GED_N
   that a model would have in expectation if it knew the raters' answers exactly.
+
+Masks [B, M, H, W] come with present [B, M] bool: a slot without a rater is never drawn nor compared.
 """
 
 import numpy as np
@@ -14,41 +16,46 @@ from ambdiff import metrics
 
 
 def empty(raters: np.ndarray, num_samples: int) -> np.ndarray:
-    """Raters [B, M, H, W] -> empty masks [B, N, H, W] bool."""
-    return np.zeros((len(raters), num_samples, *raters.shape[2:]), bool)
+    """Raters [B, M, H, W] -> empty masks [B, N, H, W] of the same type."""
+    return np.zeros((len(raters), num_samples, *raters.shape[2:]), raters.dtype)
 
 
-def other_patients(train_masks: np.ndarray, num_images: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Masks of the training split [K, M, H, W] -> random ones of them [num_images, N, H, W] bool.
+def other_patients(
+    train_masks: np.ndarray, train_present: np.ndarray, num_images: int, num_samples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Masks of the training split [K, M, H, W] -> random ones of them [num_images, N, H, W].
 
     Drawn with replacement, uniformly over (case, rater). The caller sees to it that no training
     case is of a patient under test.
     """
-    count, num_raters = train_masks.shape[:2]
-    if not count:
+    cases, raters = np.nonzero(train_present)
+    if not len(cases):
         raise ValueError(f'no training masks to draw from: shape {train_masks.shape}')
-    shape = (num_images, num_samples)
-    picked = train_masks[rng.integers(count, size=shape), rng.integers(num_raters, size=shape)]
-    return picked.astype(bool)
+    drawn = rng.integers(len(cases), size=(num_images, num_samples))
+    return train_masks[cases[drawn], raters[drawn]]
 
 
-def raters_resampled(raters: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Raters [B, M, H, W] -> N draws with replacement from each image's own, [B, N, H, W] bool."""
-    batch, num_raters = raters.shape[:2]
-    picked = rng.integers(num_raters, size=(batch, num_samples))
-    return raters[np.arange(batch)[:, None], picked].astype(bool)
+def raters_resampled(raters: np.ndarray, present: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Raters [B, M, H, W] -> N draws with replacement from each image's own, [B, N, H, W]."""
+    first = np.argsort(~present, axis=1, kind='stable')
+    drawn = rng.integers(present.sum(1)[:, None], size=(len(raters), num_samples))
+    return raters[np.arange(len(raters))[:, None], np.take_along_axis(first, drawn, axis=1)]
 
 
-def rater_vs_rest(raters: np.ndarray) -> dict[str, np.ndarray]:
+def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
     """`metrics.per_image` of each rater (N = 1) against the others, averaged over the raters.
 
-    raters [B, M, H, W] bool -> {key: [B] float64}. With N = 1 `ged_unbiased` is NaN; with M = 1
-    there is no rest and everything is NaN.
+    raters [B, M, H, W] bool -> {key: [B] float64}. With N = 1 `ged_unbiased` is NaN; for an image of
+    one rater there is no rest and everything is NaN.
     """
-    batch, num_raters = raters.shape[:2]
-    if num_raters == 1:
-        return {key: np.full(batch, np.nan) for key in metrics.KEYS}
-    each = [
-        metrics.per_image(np.delete(raters, rater, axis=1), raters[:, rater : rater + 1]) for rater in range(num_raters)
-    ]
-    return {key: np.mean([values[key] for values in each], axis=0) for key in metrics.KEYS}
+
+    def values_of(_, there):
+        if there.shape[1] == 1:
+            return {key: np.full(len(there), np.nan) for key in metrics.KEYS}
+        each = [
+            metrics.per_image(np.delete(there, rater, axis=1), there[:, rater : rater + 1])
+            for rater in range(there.shape[1])
+        ]
+        return {key: np.mean([values[key] for values in each], axis=0) for key in metrics.KEYS}
+
+    return metrics.by_raters(values_of, raters, present)

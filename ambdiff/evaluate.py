@@ -5,6 +5,7 @@ whole or not at all.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -34,12 +35,25 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def load(source: Sequence[dict], indices: Sequence[int]):
-    """(images [n, H, W, C] float32, raters [n, M, H, W] bool, cases) of these examples."""
+@dataclasses.dataclass(frozen=True)
+class Cases:
+    """Examples stacked: images [n, H, W, C] float32, raters [n, M, H, W] uint8, present [n, M] bool, n names."""
+
+    images: np.ndarray
+    raters: np.ndarray
+    present: np.ndarray
+    names: list[str]
+
+    def empty_share(self) -> float:
+        """The share of empty masks among those that raters gave."""
+        return float((~self.raters.any((2, 3)))[self.present].mean())
+
+
+def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
+    """These examples of a source."""
     examples = [source[i] for i in indices]
-    images = np.stack([e['image'] for e in examples])
-    raters = np.stack([e['masks'] for e in examples]).astype(bool)
-    return images, raters, [str(e['case']) for e in examples]
+    stack = lambda name: np.stack([e[name] for e in examples])
+    return Cases(stack('image'), stack('masks'), stack('present'), [str(e['case']) for e in examples])
 
 
 class Drawer:
@@ -74,7 +88,7 @@ class Drawer:
         self.seconds = 0.0
 
     def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C], image i with fold_in(key, i) -> [n, N, H, W] bool; adds to `seconds`."""
+        """Images [n, H, W, C], image i with fold_in(key, i) -> [n, N, H, W]; adds to `seconds`."""
         size = min(self._images, -(-len(images) // self._devices) * self._devices)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
         drawn = []
@@ -105,39 +119,46 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compare(raters: np.ndarray, samples: np.ndarray, train_masks: np.ndarray, seed: int):
+def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_classes: int, seed: int):
     """The model's metrics beside the baselines', all at the same N.
 
     Args:
-      raters: [n, M, H, W] bool.
-      samples: [n, N, H, W] bool, the model's.
+      cases: the n images and their raters.
+      samples: [n, N, H, W], the model's.
       train_masks: [K, M, H, W], masks of the training split.
+      train_present: [K, M] bool, which of them a rater gave.
+      num_classes: metrics are means over so many foreground classes.
       seed: of the baselines' draws.
 
     Returns:
-      (per image values of the model, {row: (means, standard errors)} with the rows model, empty,
-      other_patients, rater_vs_rest, raters_resampled).
+      (per image values of the model, the same for each class, {row: (means, standard errors)} with the rows model,
+      empty, other_patients, rater_vs_rest, raters_resampled).
     """
     rng = np.random.default_rng(seed)
+    raters, present = cases.raters, cases.present
     count, number = samples.shape[:2]
-    model = metrics.per_image(raters, samples)
+    score = lambda masks: metrics.per_class(raters, masks, num_classes, present)
+    model, classes = score(samples)
+    others = baselines.other_patients(train_masks, train_present, count, number, rng)
+    rest = [baselines.rater_vs_rest(raters == label, present) for label in range(1, num_classes + 1)]
     rows = {
         'model': model,
-        'empty': metrics.per_image(raters, baselines.empty(raters, number)),
-        'other_patients': metrics.per_image(raters, baselines.other_patients(train_masks, count, number, rng)),
-        'rater_vs_rest': baselines.rater_vs_rest(raters),
-        'raters_resampled': metrics.per_image(raters, baselines.raters_resampled(raters, number, rng)),
+        'empty': score(baselines.empty(raters, number))[0],
+        'other_patients': score(others)[0],
+        'rater_vs_rest': metrics.class_mean(rest),
+        'raters_resampled': score(baselines.raters_resampled(raters, present, number, rng))[0],
     }
-    return model, {name: metrics.summarize(values) for name, values in rows.items()}
+    return model, classes, {name: metrics.summarize(values) for name, values in rows.items()}
 
 
-def _masks_of_others(config: ml_collections.ConfigDict, source) -> np.ndarray:
-    """The masks [K, M, H, W] of the training split, or of this one if the data has no other."""
+def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndarray, np.ndarray]:
+    """Masks [K, M, H, W] and present [K, M] of the training split, or of this one if the data has no other."""
     try:
         source = sources.open_source(config.data, 'train')
     except UserError as error:
         logger.info('other_patients draws from the split evaluated: %s', error)
-    return np.stack([source[i]['masks'] for i in range(len(source))])
+    examples = [source[i] for i in range(len(source))]
+    return np.stack([e['masks'] for e in examples]), np.stack([e['present'] for e in examples])
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
@@ -164,18 +185,19 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
 
     folder = workdir / 'evaluation'
     folder.mkdir(parents=True, exist_ok=True)  # told before the sampling if it cannot be
-    images, raters, cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
+    cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
     drawer = Drawer(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = drawer(params, images, key, progress=True)
-    model, table = compare(raters, samples, _masks_of_others(config, source), config.seed)
+    samples = drawer(params, cases.images, key, progress=True)
+    others = _masks_of_others(config, source)
+    model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed)
 
     means, errors = table['model']
     result = {
         'config': json.loads(config.to_json()),
         'checkpoint_step': step,
         'split': split,
-        'num_images': len(images),
+        'num_images': len(cases.names),
         'samples_per_image': config.sample.num_samples,
         'network_evaluations_per_mask': config.sample.num_steps,
         'seconds_per_mask': drawer.seconds / samples[:, :, 0, 0].size,
@@ -185,25 +207,29 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         'baselines_stderr': {name: row[1] for name, row in table.items() if name != 'model'},
         'empty_share': {
             'samples': float((~samples.any((2, 3))).mean()),
-            'raters': float((~raters.any((2, 3))).mean()),
+            'raters': cases.empty_share(),
         },
         'data': sources.describe(source),
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
-    _write_files(folder, config, result, model, table, images, raters, samples, cases)
+    if config.data.num_classes > 1:
+        result['per_class'] = {str(k): metrics.summarize(values)[0] for k, values in enumerate(classes, 1)}
+    _write_files(folder, config, result, model, table, cases, samples)
     return result
 
 
-def _write_files(folder, config, result, model, table, images, raters, samples, cases) -> None:
+def _write_files(folder, config, result, model, table, cases, samples) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(['case', *model])
-    for row, case in enumerate(cases):
+    for row, case in enumerate(cases.names):
         writer.writerow([case, *(f'{values[row]:.6f}' for values in model.values())])
     _write(folder / 'per_image.csv', text.getvalue().encode())
     packed = io.BytesIO()
-    pack = lambda masks: np.packbits(masks, axis=-1)
-    np.savez_compressed(packed, samples=pack(samples), raters=pack(raters), case=np.array(cases))
+    # Bits where a mask is yes or no; labels of several classes as they are.
+    pack = lambda masks: np.packbits(masks, axis=-1) if config.data.num_classes == 1 else masks
+    arrays = {'samples': pack(samples), 'raters': pack(cases.raters), 'present': cases.present}
+    np.savez_compressed(packed, **arrays, case=np.array(cases.names))
     _write(folder / 'masks.npz', packed.getvalue())
     facts = {
         'method': config.method.name,
@@ -217,19 +243,24 @@ def _write_files(folder, config, result, model, table, images, raters, samples, 
     }
     simulated = not config.data.path and 'simulated' in config.data.builder
     notice = 'Outlines by real radiologists; the images are simulated.' if simulated else ''
+    if config.data.num_classes > 1:
+        notice = f'{notice} Pictures show all {config.data.num_classes} classes as one; scores are means over classes.'
     report.write(
         folder / 'report.html',
-        images=images,
-        raters=raters,
-        samples=samples,
-        cases=cases,
+        images=cases.images,
+        raters=cases.raters > 0,
+        samples=samples > 0,
+        cases=cases.names,
+        present=cases.present,
         per_image=model,
         table=table,
         facts=facts,
-        notice=notice,
+        notice=notice.strip(),
     )
     _write(folder / 'metrics.json', json.dumps(_finite(result), indent=2).encode())
     print(format_table(table))
+    for label, means in result.get('per_class', {}).items():
+        print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
     print(f'{folder / "report.html"}')
 
 

@@ -25,7 +25,7 @@ baselines of `ambdiff.baselines`, and compare GED_N at equal N only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +42,17 @@ _CHUNK_ELEMENTS = 2**23
 _MAX_CHUNK = 64
 
 
-def per_image(raters: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
+def per_image(raters: np.ndarray, samples: np.ndarray, present: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Every metric of the module docstring for a batch of images.
 
-    raters [B, M, H, W] bool, samples [B, N, H, W] bool -> {key: [B] float64} for key in `KEYS`.
+    raters [B, M, H, W] bool, samples [B, N, H, W] bool, present [B, M] bool (False: the slot has no rater and counts
+    for nothing; None: all there) -> {key: [B] float64} for key in `KEYS`.
     Raises ValueError for other types, unequal B, H or W, no raters or samples, or H W > 2^24.
     """
     raters, samples = np.asarray(raters), np.asarray(samples)
     _check(raters, samples)
+    if present is not None and not present.all():
+        return by_raters(lambda rows, there: per_image(there, samples[rows]), raters, present)
     num_raters, num_samples = raters.shape[1], samples.shape[1]
     gram = _intersections(raters, samples)
     area = np.diagonal(gram, axis1=1, axis2=2)
@@ -81,6 +84,42 @@ def per_image(raters: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
         'ci': 3 * _ratio(product, parts, empty=0.0),
         'ci_harmonic': 3 * _ratio(product, pairwise, empty=0.0),
     }
+
+
+def per_class(
+    raters: np.ndarray, samples: np.ndarray, num_classes: int, present: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """`per_image` of each foreground class 1 .. K alone: (its mean over the classes, one dict a class).
+
+    raters [B, M, H, W] and samples [B, N, H, W] hold labels 0 .. K, or 0 and 1 (also as bool) for K = 1.
+    """
+    each = [per_image(raters == label, samples == label, present) for label in range(1, num_classes + 1)]
+    return class_mean(each), each
+
+
+def class_mean(each: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The mean over classes of {key: [B]}."""
+    return {key: np.mean([values[key] for values in each], axis=0) for key in each[0]}
+
+
+def by_raters(
+    values_of: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]], raters: np.ndarray, present: np.ndarray
+) -> dict[str, np.ndarray]:
+    """values_of(rows, the raters who are there [rows, m, H, W]) for the images of each number m of raters, joined.
+
+    raters [B, M, H, W], present [B, M] bool; values_of gives {key: [rows]} -> {key: [B]}.
+    Raises ValueError for an image without a rater.
+    """
+    counts = present.sum(1)
+    if not counts.all():
+        raise ValueError(f'image {int(np.argmin(counts))} has no rater')
+    first = np.argsort(~present, axis=1, kind='stable')
+    result: dict[str, np.ndarray] = {}
+    for count in np.unique(counts):
+        rows = np.flatnonzero(counts == count)
+        for key, value in values_of(rows, raters[rows[:, None], first[rows, :count]]).items():
+            result.setdefault(key, np.empty(len(raters)))[rows] = value
+    return result
 
 
 def summarize(

@@ -85,13 +85,18 @@ def area_edges(largest: int) -> np.ndarray:
     return np.array([0] + [2**power for power in range(max(largest, 1).bit_length() + 1)])
 
 
-def area_shares(masks: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def area_shares(
+    masks: np.ndarray, edges: np.ndarray, present: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """[n, K, H, W] bool -> share of masks in each bin of area in pixels, and its standard error.
 
+    present [n, K] bool: the masks that count; None = all.
     The error treats an image, not a mask, as the independent unit; NaN for n = 1.
     """
     index = np.searchsorted(edges, masks.sum((2, 3)), 'right') - 1
-    each = np.stack([(index == value).mean(1) for value in range(len(edges) - 1)], 1)
+    each = np.stack(
+        [(index == value).mean(1, where=True if present is None else present) for value in range(len(edges) - 1)], 1
+    )
     if len(each) == 1:
         return each[0], np.full(each.shape[1], np.nan)
     return each.mean(0), each.std(0, ddof=1) / math.sqrt(len(each))

@@ -62,12 +62,14 @@ def write(
     table: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
     facts: Mapping[str, str],
     notice: str = '',
+    present: np.ndarray | None = None,
 ) -> None:
     """Writes the page to `path`, whole or not at all.
 
     images [n, H, W, C] float in [0, 1]; raters [n, M, H, W] and samples [n, N, H, W] bool; cases n names;
     per_image {metric: [n]}; table {row: (means, standard errors)}, the model first; facts are shown at the
-    top; notice is a line that must not be missed. Raises ValueError if the sizes disagree.
+    top; notice is a line that must not be missed; present [n, M] bool marks the raters who are there, None all.
+    Raises ValueError if the sizes disagree.
     """
     count = len(images)
     if not count:
@@ -81,7 +83,9 @@ def write(
         raise ValueError(
             f'images {images.shape}, raters {raters.shape} and samples {samples.shape} must agree in height and width'
         )
-    body = [_header(facts, notice), _scores(table), _overview(raters, samples)]
+    if present is None:
+        present = np.ones(raters.shape[:2], bool)
+    body = [_header(facts, notice), _scores(table), _overview(raters, present, samples)]
     for rank, chosen in pick_cases(per_image['ged']).items():
         if not chosen:
             continue
@@ -92,7 +96,7 @@ def write(
             card(
                 f'case-{index}',
                 images[index],
-                raters[index],
+                raters[index][present[index]],
                 samples[index],
                 cases[index],
                 {key: float(value[index]) for key, value in per_image.items()},
@@ -190,10 +194,10 @@ def _verdict(table: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]
     return text
 
 
-def _overview(raters: np.ndarray, samples: np.ndarray) -> str:
+def _overview(raters: np.ndarray, present: np.ndarray, samples: np.ndarray) -> str:
     """The two questions over all images: is empty said as often, and are lesions as large?"""
     rater_empty, sample_empty = (~masks.any((2, 3)) for masks in (raters, samples))
-    predicted, observed = sample_empty.mean(1), rater_empty.mean(1)
+    predicted, observed = sample_empty.mean(1), rater_empty.mean(1, where=present)
     bins = plots.calibration_bins(predicted, observed, min(samples.shape[1] + 1, 6))
     calibration = ''.join(
         f'<tr><td>{row["images"]}</td><td>{row["predicted"]:.1%}</td><td>{row["observed"]:.1%}</td>'
@@ -201,7 +205,7 @@ def _overview(raters: np.ndarray, samples: np.ndarray) -> str:
         for row in bins
     )
     edges = plots.area_edges(max(int(m.sum((2, 3)).max()) for m in (raters, samples)))
-    shares = [plots.area_shares(masks, edges) for masks in (raters, samples)]
+    shares = [plots.area_shares(raters, edges, present), plots.area_shares(samples, edges)]
     areas = ''.join(
         f'<tr><td>{plots.bin_name(edges, i)}</td><td>{shares[0][0][i]:.1%}</td><td>{shares[1][0][i]:.1%}</td></tr>'
         for i in range(len(edges) - 1)

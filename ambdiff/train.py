@@ -131,17 +131,20 @@ class _Validation:
         except UserError as error:
             raise UserError(f'{error}; to train without validation: --config.train.sample_every=0') from error
         chosen = evaluate.evenly_spaced(len(source), config.train.sample_images)
-        self.images, self.raters, _ = evaluate.load(source, chosen)
+        self._cases = evaluate.load(source, chosen)
+        self._num_classes = config.data.num_classes
         self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
         self._draw = evaluate.Drawer(config, method, mesh)
 
     def __call__(self, ema) -> tuple[dict[str, float], bytes]:
-        samples = self._draw(ema, self.images, self._key)
-        means, _ = metrics_lib.summarize(metrics_lib.per_image(self.raters, samples))
+        cases = self._cases
+        samples = self._draw(ema, cases.images, self._key)
+        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, cases.present)
+        means, _ = metrics_lib.summarize(values)
         names = ('ged', 'hm_iou', 'd_max', 'ci')
         values = {f'validation/{name}': means[name] for name in names}
         values['validation/empty_share'] = float((~samples.any((2, 3))).mean())
-        return values, report.sample_grid(self.images[:8], self.raters[:8], samples[:8])
+        return values, report.sample_grid(cases.images[:8], cases.raters[:8] > 0, samples[:8] > 0)
 
 
 def _checked(metrics: dict, step: int, latest: int | None) -> dict[str, float]:

@@ -26,20 +26,21 @@ _NOISE = flags.DEFINE_list('noise', ['independent', 'stratified'], 'Starts of th
 def compare(config):
     mesh = sharding.create_mesh(config.mesh)
     source = sources.open_source(config.data, config.evaluate.split)
-    images, raters, _ = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
+    cases = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
     key = jax.random.key(config.seed)
     where = sharding.replicated(mesh)
     params, step = load_weights(config.checkpoint, config, where)
-    empty = (~raters.any((2, 3))).mean()
     print(
-        f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(images)} images, '
-        f"N = {config.sample.num_samples}, seed {config.seed}, {empty:.1%} of the raters' masks empty"
+        f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(cases.names)} images, '
+        f"N = {config.sample.num_samples}, seed {config.seed}, {cases.empty_share():.1%} of the raters' masks empty"
     )
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
         draw = evaluate.Drawer(config, methods.create(config), mesh)
-        samples = draw(params, images, key)
-        means, errors = metrics.summarize(metrics.per_image(raters, samples))
+        samples = draw(params, cases.images, key)
+        means, errors = metrics.summarize(
+            metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
+        )
         shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou'))
         share = np.mean(~samples.any((2, 3)))
         print(f'steps {steps:>4} eta {eta:>4} {noise:12} {shown} empty {share:.1%}', flush=True)

@@ -15,6 +15,7 @@ from ambdiff.diffusion import samplers
 BATCH = {
     'image': np.random.default_rng(0).random((4, 16, 16, 1), np.float32),
     'masks': (np.random.default_rng(1).random((4, 3, 16, 16)) > 0.7).astype(np.uint8),
+    'present': np.ones((4, 3), bool),
 }
 
 
@@ -63,7 +64,7 @@ def test_frozen_encoders_are_constants_of_their_seed_and_take_part_in_the_loss(p
 
 def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
     """With a zero-initialised output the logit is 0: cross-entropy is log 2 whatever the mask; with eps it is not."""
-    method = methods.create(tiny.config('unused'))
+    method = methods.create(tiny.config('unused', **{'method.target': 'rater'}))
     params = jax.jit(method.init)(jax.random.key(0), BATCH)
     loss, _ = jax.jit(method.loss)(params, BATCH, jax.random.key(0))
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
@@ -87,7 +88,7 @@ def test_level_sets_have_the_shares_of_the_pixels_and_are_nested():
     """share_fn ramps from 0 to 1 over the columns: a column of share p is marked in p N of N masks."""
     share = jnp.broadcast_to(jnp.linspace(0.05, 0.95, 10)[None, None, :, None], (20, 3, 10, 1))
     levels = samplers.stratified_levels(jax.random.key(2), 20)
-    masks = np.asarray(samplers.level_set(lambda x: share + 0 * x, jnp.zeros((20, 3, 10, 1)), levels))[..., 0]
+    masks = np.asarray(samplers.level_set(lambda x: share + 0 * x, jnp.zeros((20, 3, 10, 1)), levels))
     np.testing.assert_allclose(masks.mean((0, 1)), np.linspace(0.05, 0.95, 10), atol=0.051)
     order = np.argsort(masks.sum((1, 2)))
     assert all((masks[a] <= masks[b]).all() for a, b in itertools.pairwise(order))
@@ -136,3 +137,41 @@ def test_posterior_target_changes_the_loss_only_where_raters_differ():
     }
     np.testing.assert_allclose(*losses['equal'], rtol=1e-5)
     assert np.abs(losses['differ'][0] - losses['differ'][1]).max() > 1e-3
+
+
+def test_a_missing_rater_is_never_the_target():
+    method = method_of()
+    params = jax.jit(method.init)(jax.random.key(0), BATCH)
+    present = BATCH['present'] & [True, False, True]
+    loss = jax.jit(method.loss)
+    other = BATCH['masks'].copy()
+    other[:, 1] = 1 - other[:, 1]
+    for key in jax.random.split(jax.random.key(1), 8):
+        losses = [loss(params, {**BATCH, 'masks': m, 'present': present}, key)[0] for m in (BATCH['masks'], other)]
+        np.testing.assert_array_equal(*losses)
+
+
+def test_level_sets_of_classes_keep_the_share_of_each():
+    share = jnp.asarray([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]).reshape(1, 1, 3, 3)
+    levels = (jnp.arange(100) + 0.5) / 100
+    labels = samplers.level_set(lambda x: x, jnp.broadcast_to(share, (100, 1, 3, 3)), levels)
+    counts = np.stack([(labels[:, 0] == label).mean(0) for label in range(3)], -1)
+    np.testing.assert_allclose(counts, share[0, 0], atol=0.011)
+
+
+def test_classes_become_channels_of_the_process_and_labels_of_the_samples():
+    fields = {'method__encoders': 'none', 'data__num_classes': 2, 'method__vlb_weight': 0.0}
+    fields |= {
+        'diffusion__learned_variance': False,
+        'diffusion__mask_range': (-1.0, 1.0),
+        'diffusion__prediction': 'x0',
+    }
+    labels = np.random.default_rng(2).integers(0, 3, (4, 3, 16, 16)).astype(np.uint8)
+    batch = {**BATCH, 'masks': labels}
+    method = method_of(**fields, method__loss='cross_entropy', method__target='posterior')
+    params = jax.jit(method.init)(jax.random.key(0), batch)
+    loss, _ = jax.jit(method.loss)(params, batch, jax.random.key(1))
+    np.testing.assert_allclose(loss, np.log(3), rtol=1e-5)  # the last layer starts at zero: three equal classes
+    keys = jax.random.split(jax.random.key(2), 2)
+    drawn = jax.jit(lambda p, x, k: method.sample(p, x, k, 4))(params, BATCH['image'][:2], keys)
+    assert drawn.dtype == jnp.uint8 and drawn.shape == (2, 4, 16, 16) and set(np.unique(drawn)) <= {0, 1, 2}

@@ -65,7 +65,7 @@ def draw(run, devices=8, number=4, **fields):
     # Far from trained: masks that hold something, and differ.
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     source = sources.open_source(config.data, 'test')
-    images, _, _ = evaluate.load(source, range(number))
+    images = evaluate.load(source, range(number)).images
     return evaluate.Drawer(config, method, mesh)(params, images, jax.random.key(5))
 
 
@@ -147,3 +147,16 @@ def test_data_with_a_test_split_alone_is_evaluated(run, tmp_path):
 def test_evenly_spaced_covers_the_whole_range():
     assert evaluate.evenly_spaced(5, 0) == evaluate.evenly_spaced(5, 9) == [0, 1, 2, 3, 4]
     assert evaluate.evenly_spaced(100, 4) == [0, 25, 50, 75]
+
+
+def test_several_classes_go_from_file_to_report(tmp_path):
+    data = tiny.write_hdf5(tmp_path / 'classes.hdf5', num_classes=2)
+    config = tiny.config(data, **{'data.num_classes': 2, 'train.num_steps': 4, 'train.sample_every': 4})
+    assert train.train(config, tmp_path / 'work')
+    result = evaluate.evaluate(config, tmp_path / 'work')
+    assert set(result['per_class']) == {'1', '2'}
+    for key, value in result['metrics'].items():
+        assert value == pytest.approx(np.mean([means[key] for means in result['per_class'].values()]), abs=1e-9)
+    saved = np.load(tmp_path / 'work/evaluation/masks.npz')
+    assert saved['samples'].shape == (8, 4, 16, 16) and saved['raters'].max() == 2
+    assert 'means over classes' in (tmp_path / 'work/evaluation/report.html').read_text()

@@ -234,7 +234,7 @@ def test_logits_become_masks_of_the_range_and_imply_the_noise_that_made_xt(draws
     x0 = process.to_range((noise > 0).astype(np.float32))
     xt = process.q_sample(x0, STEPS, noise)
     np.testing.assert_allclose(process.pred_x0(logits, xt, STEPS, clip=False), x0, atol=1e-6)
-    np.testing.assert_array_equal(process.to_mask(x0), noise > 0)
+    np.testing.assert_array_equal(process.to_mask(x0), noise[..., 0] > 0)
     np.testing.assert_allclose(process.noise_hat(logits, xt, STEPS), noise, atol=2e-4)
     assert np.all(np.asarray(process.losses(logits, x0, xt, STEPS, noise)['mse']) < 1e-6)
 
@@ -275,9 +275,15 @@ def test_candidate_weights_are_the_posterior_over_candidates():
     t = np.array([0, 200, 600, 900, 999])
     abar = process.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     xt = np.sqrt(abar) * candidates[:, 0] + np.sqrt(1 - abar) * rng.normal(size=(5, 4, 4, 1))
-    weights = process.candidate_weights(jnp.asarray(candidates, jnp.float32), jnp.asarray(xt, jnp.float32), t)
+    weights_of = jax.jit(process.candidate_weights)
+    arguments = [jnp.asarray(a, jnp.float32) for a in (candidates, xt)]
+    everyone = np.ones((5, 3), bool)
+    weights = weights_of(arguments[0], everyone, arguments[1], t)
     log_density = -np.square(xt[:, None] - np.sqrt(abar)[:, None] * candidates) / (2 * (1 - abar)[:, None])
     expected = np.exp(log_density.sum((2, 3, 4)))
     np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), atol=1e-5)
     assert weights[0, 0] > 0.999  # little noise: x_t tells the raters apart
     np.testing.assert_allclose(weights[-1], 1 / 3, atol=0.1)  # all noise: it does not
+    without = weights_of(arguments[0], everyone & [False, True, True], arguments[1], t)
+    assert not without[:, 0].any()
+    np.testing.assert_allclose(without[:, 1:], expected[:, 1:] / expected[:, 1:].sum(1, keepdims=True), atol=1e-5)

@@ -20,6 +20,10 @@ def blobs(rng, batch, count, empty_share=0.3, size=12):
     return masks
 
 
+def everyone(masks):
+    return np.ones(masks.shape[:2], bool)
+
+
 def iou(a, b):
     return 1.0 if not (a | b).any() else (a & b).sum() / (a | b).sum()
 
@@ -193,7 +197,7 @@ def test_summary_gives_the_mean_and_its_standard_error():
 def test_resampled_raters_only_repeat_their_own_image_and_reach_the_floor():
     rng = np.random.default_rng(5)
     raters = blobs(rng, 40, 4)
-    drawn = baselines.raters_resampled(raters, 16, rng)
+    drawn = baselines.raters_resampled(raters, everyone(raters), 16, rng)
     assert drawn.shape == (40, 16, 12, 12)
     for own, picked in zip(raters, drawn, strict=True):
         assert {m.tobytes() for m in picked} <= {m.tobytes() for m in own}
@@ -213,9 +217,9 @@ def test_baselines_of_real_outlines_are_where_the_literature_has_them(shared):
 
     rng = np.random.default_rng(8)
     raters, train = read('test', None), read('train', 600)
-    foreign = baselines.other_patients(train, len(raters), 16, rng)
+    foreign = baselines.other_patients(train, everyone(train), len(raters), 16, rng)
     ged = {
-        'floor': metrics.per_image(raters, baselines.raters_resampled(raters, 16, rng))['ged'],
+        'floor': metrics.per_image(raters, baselines.raters_resampled(raters, everyone(raters), 16, rng))['ged'],
         'foreign': metrics.per_image(raters, foreign)['ged'],
     }
     assert 0.015 < ged['floor'].mean() < 0.035
@@ -226,24 +230,26 @@ def test_other_patients_draws_every_training_mask_alike():
     masks = np.zeros((3, 2, 4, 4), np.uint8)
     for index in range(6):
         masks[index // 2, index % 2].flat[index] = 1
-    drawn = baselines.other_patients(masks, 200, 30, np.random.default_rng(6))
-    assert drawn.dtype == bool and drawn.shape == (200, 30, 4, 4)
+    drawn = baselines.other_patients(masks, everyone(masks), 200, 30, np.random.default_rng(6))
+    assert drawn.dtype == np.uint8 and drawn.shape == (200, 30, 4, 4)
     counts = drawn.sum((0, 1)).ravel()
     assert counts[:6].sum() == 6000 and abs(counts[:6] - 1000).max() < 150
-    same = baselines.other_patients(masks, 200, 30, np.random.default_rng(6))
+    same = baselines.other_patients(masks, everyone(masks), 200, 30, np.random.default_rng(6))
     np.testing.assert_array_equal(drawn, same)
     with pytest.raises(ValueError, match='no training masks'):
-        baselines.other_patients(masks[:0], 1, 1, np.random.default_rng(6))
+        baselines.other_patients(masks[:0], everyone(masks[:0]), 1, 1, np.random.default_rng(6))
 
 
 def test_rater_against_the_rest_is_the_mean_over_raters():
     raters = blobs(np.random.default_rng(7), 3, 3)
-    ours = baselines.rater_vs_rest(raters)
+    ours = baselines.rater_vs_rest(raters, everyone(raters))
     for index in range(3):
         each = [brute_force(raters[index, [k for k in range(3) if k != r]], raters[index, [r]]) for r in range(3)]
         np.testing.assert_allclose(ours['ged'][index], np.mean([e['ged'] for e in each]))
         np.testing.assert_allclose(ours['hm_iou'][index], np.mean([e['hm_iou'] for e in each]))
-    assert all(np.isnan(value).all() for value in baselines.rater_vs_rest(raters[:, :1]).values())
+    assert all(
+        np.isnan(value).all() for value in baselines.rater_vs_rest(raters[:, :1], everyone(raters[:, :1])).values()
+    )
 
 
 def test_the_empty_answer_scores_by_the_share_of_raters_who_agree():
@@ -253,3 +259,43 @@ def test_the_empty_answer_scores_by_the_share_of_raters_who_agree():
     # d(S, Y) = 1/4, d(Y, Y') = 6/16.
     np.testing.assert_allclose(scores['ged'], 2 / 4 - 6 / 16)
     np.testing.assert_allclose(scores['hm_iou'], 3 / 4)
+
+
+def test_a_missing_rater_counts_for_nothing():
+    rng = np.random.default_rng(9)
+    raters, samples = blobs(rng, 6, 4), blobs(rng, 6, 5)
+    present = np.ones((6, 4), bool)
+    present[1, 2] = present[4, 0] = present[4, 3] = False
+    raters[~present] = False  # padding, as readers write it
+    values = metrics.per_image(raters, samples, present)
+    rest = baselines.rater_vs_rest(raters, present)
+    for index in range(6):
+        there = raters[index : index + 1, present[index]]
+        for key, value in metrics.per_image(there, samples[index : index + 1]).items():
+            assert values[key][index] == value[0], key
+        np.testing.assert_array_equal(rest['ged'][index], baselines.rater_vs_rest(there, everyone(there))['ged'][0])
+    with pytest.raises(ValueError, match='image 2 has no rater'):
+        metrics.per_image(raters, samples, present & (np.arange(6) != 2)[:, None])
+
+
+def test_baselines_never_draw_a_missing_rater():
+    rng = np.random.default_rng(10)
+    masks = np.ones((5, 3, 2, 2), np.uint8)
+    present = rng.random((5, 3)) > 0.4
+    present[:, 0] |= ~present.any(1)
+    masks[~present] = 0
+    assert baselines.raters_resampled(masks, present, 50, rng).all()
+    assert baselines.other_patients(masks, present, 20, 50, rng).all()
+
+
+def test_classes_are_scored_alone_and_averaged():
+    rng = np.random.default_rng(11)
+    raters, samples = (blobs(rng, 4, n).astype(np.uint8) + blobs(rng, 4, n) for n in (3, 5))
+    mean, each = metrics.per_class(raters, samples, 2)
+    for label, values in enumerate(each, 1):
+        for key, value in metrics.per_image(raters == label, samples == label).items():
+            np.testing.assert_array_equal(values[key], value)
+    np.testing.assert_allclose(mean['ged'], (each[0]['ged'] + each[1]['ged']) / 2)
+    np.testing.assert_array_equal(
+        metrics.per_class(raters > 0, samples > 0, 1)[0]['ged'], metrics.per_image(raters > 0, samples > 0)['ged']
+    )

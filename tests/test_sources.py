@@ -4,26 +4,19 @@ import logging
 import struct
 
 import h5py
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
+from ambdiff.config import default
 from ambdiff.data import cimd_folder, example, phiseg_hdf5, sources
 from ambdiff.errors import UserError
 
 
 def settings(path='', **changes):
-    fields = {
-        'path': str(path),
-        'builder': '',
-        'build_dir': 'data',
-        'image_size': 12,
-        'fit': 'crop',
-        'num_raters': 4,
-        'channels': 1,
-    }
-    return ml_collections.ConfigDict(fields | changes)
+    data = default().data
+    data.update({'path': str(path), 'image_size': 12} | changes)
+    return data
 
 
 def write_hdf5(path, cases=6, height=12, width=12, order='last', **changes):
@@ -380,3 +373,22 @@ def test_a_jpeg_that_claims_huge_sides_is_refused_before_decoding(tmp_path, side
     content[frame + 5 : frame + 9] = struct.pack('>HH', side, side)
     path.write_bytes(content)
     fails(settings(tmp_path), 'test', 'label1_.jpg', 'pixels')
+
+
+def test_label_maps_of_several_classes_are_read_as_they_are(tmp_path):
+    labels = np.random.default_rng(3).integers(0, 3, (6, 12, 12, 4)).astype(np.uint8)
+    path = write_hdf5(tmp_path / 'labels.hdf5', labels=labels)
+    item = sources.open_source(settings(path, num_classes=2), 'train')[0]
+    assert set(np.unique(item['masks'])) == {0, 1, 2} and item['present'].all()
+    with pytest.raises(UserError, match='num_classes=1 masks are stored as 0 and 1'):
+        sources.open_source(settings(path), 'train')
+
+
+def test_cases_with_fewer_raters_are_padded_and_marked():
+    masks, present = example.padded('case 3', np.ones((2, 4, 4), np.uint8), 4)
+    item = example.make(np.zeros((4, 4)), masks, case='3', patient='', index=0, size=4, fit='crop', present=present)
+    assert item['present'].sum() == 2
+    np.testing.assert_array_equal(item['masks'].any((1, 2)), item['present'])
+    for count in (0, 5):
+        with pytest.raises(UserError, match=f'case 3: {count} masks.*num_raters is 4'):
+            example.padded('case 3', np.ones((count, 4, 4), np.uint8), 4)

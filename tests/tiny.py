@@ -6,8 +6,8 @@ import numpy as np
 from ambdiff.config import default, learns_fast
 
 
-def write_hdf5(path, counts=None, size=20, seed=0):
-    """Discs that four raters outline at different radii, in the PHiSeg layout."""
+def write_hdf5(path, counts=None, size=20, seed=0, num_classes=1):
+    """Discs that four raters outline at different radii, in the PHiSeg layout; further classes are rims around them."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     with h5py.File(path, 'w') as file:
@@ -15,7 +15,8 @@ def write_hdf5(path, counts=None, size=20, seed=0):
             centre = rng.uniform(0.35, 0.65, (count, 2, 1, 1)) * size
             distance = np.hypot(rows - centre[:, 0], columns - centre[:, 1])
             radius = rng.uniform(1.5, 4, (count, 4)) * (rng.random((count, 4)) > 0.3)
-            labels = distance[..., None] < radius[:, None, None]
+            depth = np.ceil(radius[:, None, None] - distance[..., None] + num_classes - 1)
+            labels = np.where(radius[:, None, None] > 0, np.clip(depth, 0, num_classes), 0)
             images = np.exp(-((distance / 4) ** 2)) - 0.5 + rng.normal(0, 0.02, distance.shape)
             group = file.create_group(split)
             group['images'] = np.clip(images, -0.5, 0.5).astype(np.float32)

@@ -16,6 +16,7 @@ left of the image; they are left as they are, so that numbers compare with other
 import pathlib
 import re
 
+import ml_collections
 import numpy as np
 from absl import logging
 from PIL import Image
@@ -44,13 +45,18 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def open_split(root: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int) -> 'Source':
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
 
     Raises:
       UserError: no such split, a case that lacks a file, or a damaged or mismatched image; the
         message names the file and the cure.
     """
+    if data.num_classes > 1:
+        raise UserError(
+            f'{root}: this layout stores masks as JPEG, yes or no; set --config.data.num_classes=1, or keep label '
+            'maps in PNG or NIfTI files'
+        )
     folders = split_folders(root)
     folder = folders.get(split, folders.get('train'))
     if folder is None:
@@ -75,7 +81,7 @@ def open_split(root: pathlib.Path, split: str, *, image_size: int, fit: str, num
         raise UserError(
             f"{folder}: the split '{split}' has no case; expected folders with image_*.jpg, label0_.jpg, label1_.jpg .."
         )
-    return Source(folder, cases, image_size, fit, num_raters)
+    return Source(folder, cases, data)
 
 
 def cut(cases: list, missing: list[str]) -> dict[str, list]:
@@ -95,14 +101,14 @@ class Source:
     one is decoded case by case.
     """
 
-    def __init__(self, folder, cases, image_size, fit, num_raters):
+    def __init__(self, folder, cases, data):
         self.patients = [''] * len(cases)
-        self._folder, self._size, self._fit = folder, image_size, fit
-        self._files = [_files_of(case, num_raters) for case in cases]
+        self._folder, self._size, self._fit = folder, data.image_size, data.fit
+        self._files = [_files_of(case, data.num_raters) for case in cases]
         self._kept = None
         with _open(self._files[0][0]) as image:
             pixels = image.width * image.height
-        if len(cases) * pixels * (1 + num_raters) < example.MEMORY_LIMIT:
+        if len(cases) * pixels * (1 + data.num_raters) < example.MEMORY_LIMIT:
             self._kept = [_read(*files) for files in self._files]
 
     def __len__(self) -> int:

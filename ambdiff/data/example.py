@@ -1,7 +1,9 @@
 """The example dict that every reader yields, made from one case's image and masks.
 
   image    float32 [H, W, C] in [0, 1]
-  masks    uint8 [M, H, W] in {0, 1}, one a rater
+  masks    uint8 [M, H, W] in {0, 1}, one a rater; labels 0 .. K where data.num_classes = K > 1
+  present  bool [M], False where no rater filled the slot: its mask is zeros and counts for nothing, least of all as an
+           empty answer
   case     str, unique in its split
   patient  str, '' where unknown
   spacing  float32 [2], mm a row and a column, NaN where unknown
@@ -33,8 +35,9 @@ def make(
     size: int,
     fit: str,
     spacing: tuple[float, float] = (np.nan, np.nan),
+    present: np.ndarray | None = None,
 ) -> Example:
-    """One example from image [H, W] in [0, 1] and masks [M, H, W] in {0, 1} of any size.
+    """One example from image [H, W] or [H, W, C] in [0, 1] and masks [M, H, W] of any size.
 
     Args:
       image: pixel values in [0, 1].
@@ -45,14 +48,17 @@ def make(
       size: height and width of the result.
       fit: 'crop' (centre crop, reflected or empty border) or 'resize'.
       spacing: mm a row and a column before fitting.
+      present: bool [M], the slots that a rater filled (`padded` makes it); None = all.
     """
+    image = image if image.ndim == 3 else image[..., None]
+    present = np.ones(len(masks), bool) if present is None else np.asarray(present)
     order = np.random.default_rng((0x0A3BD1FF, index)).permutation(len(masks))
-    masks = masks[order]
+    masks, present = masks[order], present[order]
     if fit == 'resize':
-        spacing = np.multiply(spacing, np.array(image.shape) / size)
-        image = np.asarray(
-            Image.fromarray(np.asarray(image, np.float32)).resize((size, size), Image.Resampling.BILINEAR)
-        ).clip(0, 1)
+        spacing = np.multiply(spacing, np.array(image.shape[:2]) / size)
+        channels = np.moveaxis(np.asarray(image, np.float32), -1, 0)
+        resized = [Image.fromarray(c).resize((size, size), Image.Resampling.BILINEAR) for c in channels]
+        image = np.stack(resized, axis=-1).clip(0, 1)
         masks = np.stack(
             [
                 np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
@@ -60,15 +66,29 @@ def make(
             ]
         )
     else:
-        image = centre(image, size, 'reflect')
+        image = np.moveaxis(centre(np.moveaxis(image, -1, 0), size, 'reflect'), 0, -1)
         masks = centre(masks, size, 'constant')
     return {
-        'image': np.ascontiguousarray(image[..., None], np.float32),
+        'image': np.ascontiguousarray(image, np.float32),
         'masks': np.ascontiguousarray(masks, np.uint8),
+        'present': present,
         'case': case,
         'patient': patient,
         'spacing': np.asarray(spacing, np.float32),
     }
+
+
+def padded(where: str, masks: np.ndarray, num_raters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks [K, H, W] of a case with 1 to M = `num_raters` raters -> ([M, H, W], present [M]).
+
+    Raises:
+      UserError: naming `where`: no rater at all, or more than M.
+    """
+    count = len(masks)
+    if not 0 < count <= num_raters:
+        cure = f'set --config.data.num_raters={count}' if count else 'give it at least one, or remove the case'
+        raise UserError(f'{where}: {count} masks, but config.data.num_raters is {num_raters}; {cure}')
+    return np.pad(masks, ((0, num_raters - count), (0, 0), (0, 0))), np.arange(num_raters) < count
 
 
 def centre(x: np.ndarray, size: int, border: str) -> np.ndarray:

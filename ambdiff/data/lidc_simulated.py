@@ -138,6 +138,7 @@ class Source:
         return {
             'image': (record['image'].astype(np.float32) / (simulate.HIGH - simulate.LOW))[..., None],
             'masks': record['masks'],
+            'present': np.ones(len(record['masks']), bool),
             'case': record['case'].decode(),
             'patient': record['patient'].decode(),
             'spacing': record['spacing'],

@@ -12,6 +12,7 @@ what its header claims is bounded before anything is read.
 import pathlib
 
 import h5py
+import ml_collections
 import numpy as np
 
 from ambdiff.data import example
@@ -22,7 +23,7 @@ MAX_CASES = 10_000_000
 BLOCK = 256  # cases read at a time
 
 
-def open_split(path: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int) -> 'Source':
+def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
 
     Raises:
@@ -34,14 +35,14 @@ def open_split(path: pathlib.Path, split: str, *, image_size: int, fit: str, num
     except OSError as error:
         raise UserError(f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again') from error
     try:
-        return _open_group(file, path, split, image_size, fit, num_raters)
+        return _open_group(file, path, split, data)
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py names no type of damage
         raise UserError(f'{path}: damaged ({_line(error)}); copy or download it again') from error
 
 
-def _open_group(file, path, split, image_size, fit, num_raters) -> 'Source':
+def _open_group(file, path, split, data) -> 'Source':
     patients = {}
     for name in GROUPS.values():
         if name in file or name == GROUPS[split]:
@@ -53,7 +54,7 @@ def _open_group(file, path, split, image_size, fit, num_raters) -> 'Source':
                 f'{path}: {len(shared)} patients are in both {GROUPS[split]} and {name} '
                 f"(first: '{min(shared)}'); split by patient, so that uids are disjoint"
             )
-    return Source(file, path, GROUPS[split], patients[GROUPS[split]], image_size, fit, num_raters)
+    return Source(file, path, GROUPS[split], patients[GROUPS[split]], data)
 
 
 class Source:
@@ -63,9 +64,10 @@ class Source:
     masks; a larger one is read and checked case by case.
     """
 
-    def __init__(self, file, path, group, patients, image_size, fit, num_raters):
+    def __init__(self, file, path, group, patients, data):
         self.patients = patients
-        self._group, self._size, self._fit = group, image_size, fit
+        self._group, self._size, self._fit = group, data.image_size, data.fit
+        self._num_classes = data.num_classes
         self._where = f'{path}: {group}'
         images, labels = (_dataset(file, path, group, name) for name in ('images', 'labels'))
         if images.ndim != 3 or labels.ndim != 4:
@@ -79,10 +81,10 @@ class Source:
                 'uids; each slice needs one of each'
             )
         example.check_side(f'{self._where}/images', *images.shape[1:])
-        self._rater_axis = rater_axis(self._where, images.shape, labels.shape, num_raters)
+        self._rater_axis = rater_axis(self._where, images.shape, labels.shape, data.num_raters)
         self._images, self._labels = images, labels
         height, width = images.shape[1:]
-        if len(patients) * height * width * (4 + num_raters) < example.MEMORY_LIMIT:
+        if len(patients) * height * width * (4 + data.num_raters) < example.MEMORY_LIMIT:
             blocks = [self._read(start, min(start + BLOCK, len(patients))) for start in range(0, len(patients), BLOCK)]
             self._images, self._labels = (np.concatenate(part) for part in zip(*blocks, strict=True))
             file.close()
@@ -129,9 +131,11 @@ class Source:
                 f'{self._where}/images[{at(bad)}]: pixel values from {images.min():.4g} to '
                 f'{images.max():.4g}; this layout stores [-0.5, 0.5], so rescale them'
             )
-        if (bad := (labels != 0) & (labels != 1)).any():
+        if (bad := ~np.isin(labels, range(self._num_classes + 1))).any():
+            stored = '0 and 1' if self._num_classes == 1 else f'0 .. {self._num_classes}'
             raise UserError(
-                f'{self._where}/labels[{at(bad)}]: holds the value {labels[bad][0]}; masks are stored as 0 and 1'
+                f'{self._where}/labels[{at(bad)}]: holds the value {labels[bad][0]}; with config.data.num_classes='
+                f'{self._num_classes} masks are stored as {stored}'
             )
         masks = np.moveaxis(labels, self._rater_axis, 1).astype(np.uint8)
         return (images + np.float32(0.5)).clip(0, 1), masks

@@ -20,9 +20,9 @@ def shuffled(source: Sequence[Example], seed: int) -> grain.MapDataset:
 
 
 def batch(examples: Sequence[Example], rows: range) -> Example:
-    """The given rows stacked: image [R, H, W, C] float32, masks [R, M, H, W] uint8."""
+    """The given rows stacked: image [R, H, W, C] float32, masks [R, M, H, W] uint8, present [R, M] bool."""
     chosen = [examples[row] for row in rows]
-    return {name: np.stack([example[name] for example in chosen]) for name in ('image', 'masks')}
+    return {name: np.stack([example[name] for example in chosen]) for name in ('image', 'masks', 'present')}
 
 
 def prefetch(load: Callable[[int], Example], start: int, stop: int) -> Iterator[Example]:

@@ -25,8 +25,7 @@ def open_source(data, split: str):
     """The examples of a split of the data that a config names.
 
     Args:
-      data: the config's data group; path, builder, build_dir, image_size, fit, num_raters and
-        channels are read.
+      data: the config's data group.
       split: 'train', 'validation' or 'test'.
 
     Raises:
@@ -47,7 +46,7 @@ def open_source(data, split: str):
         return _open_builder(data, split)
     path = pathlib.Path(data.path).expanduser()
     layout = _layout(path)
-    return layout.open_split(path, split, image_size=data.image_size, fit=data.fit, num_raters=data.num_raters)
+    return layout.open_split(path, split, data)
 
 
 def describe(source) -> str:
@@ -56,13 +55,16 @@ def describe(source) -> str:
     The share is of at most 1000 cases, evenly spaced.
     """
     rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), 1000)).astype(int))
-    masks = [source[int(row)]['masks'] for row in rows]
-    empty = np.mean([~mask.any((1, 2)) for mask in masks])
+    examples = [source[int(row)] for row in rows]
+    raters = [e['masks'][e['present']] for e in examples]
+    empty = np.mean(np.concatenate([~masks.any((1, 2)) for masks in raters]))
+    counts = sorted({len(masks) for masks in raters})
+    number = str(counts[0]) if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'
     patients = getattr(source, 'patients', None)
     if patients is None:
         patients = [source[row]['patient'] for row in range(len(source))]
     known = f'{len(set(patients))} patients' if all(patients) else 'patients unknown'
-    return f'{len(source)} cases, {known}, {len(masks[0])} raters, {empty:.0%} of masks empty'
+    return f'{len(source)} cases, {known}, {number} raters, {empty:.0%} of masks empty'
 
 
 def _open_builder(data, split):

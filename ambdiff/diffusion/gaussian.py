@@ -76,6 +76,7 @@ class GaussianDiffusion:
       learned_variance: the network's second half of channels is v of equation (3).
       prediction: 'eps' or 'x0' (a logit).
       mask_range: (low, high), the values of background and foreground.
+      num_channels: C of x: 1 for foreground or not; K + 1 for a one-hot map of background and K classes.
     """
 
     alphas_cumprod: np.ndarray
@@ -83,6 +84,7 @@ class GaussianDiffusion:
     learned_variance: bool = True
     prediction: str = 'eps'
     mask_range: tuple[float, float] = (0.0, 1.0)
+    num_channels: int = 1
 
     @classmethod
     def create(
@@ -92,6 +94,7 @@ class GaussianDiffusion:
         learned_variance: bool = True,
         prediction: str = 'eps',
         mask_range: tuple[float, float] = (0.0, 1.0),
+        num_channels: int = 1,
     ) -> 'GaussianDiffusion':
         """Makes the process of `num_steps` steps; schedule names are in `schedules`.
 
@@ -104,7 +107,7 @@ class GaussianDiffusion:
         if not low < high:
             raise ValueError(f'mask_range must be (low, high) with low < high, got {mask_range}')
         table = schedules.alphas_cumprod(schedule, num_steps)
-        return cls(table, np.arange(num_steps), learned_variance, prediction, (low, high))
+        return cls(table, np.arange(num_steps), learned_variance, prediction, (low, high), num_channels)
 
     @property
     def num_steps(self) -> int:
@@ -163,14 +166,27 @@ class GaussianDiffusion:
         """table[t] as float32 [B, 1, 1, 1]."""
         return jnp.asarray(table, jnp.float32)[t][:, None, None, None]
 
-    def to_range(self, mask: Array) -> Array:
-        """Masks in {0, 1} -> {low, high}."""
+    def one_hot(self, mask: Array) -> Array:
+        """Masks [..., H, W] of 0 and 1, or labels 0 .. K -> [..., H, W, C] float32 of 0 and 1."""
+        if self.num_channels == 1:
+            return mask[..., None].astype(jnp.float32)
+        return jax.nn.one_hot(mask, self.num_channels)
+
+    def to_range(self, one_hot: Array) -> Array:
+        """Shares in [0, 1] -> [low, high]."""
         low, high = self.mask_range
-        return low + (high - low) * mask
+        return low + (high - low) * one_hot
 
     def to_mask(self, x: Array) -> Array:
-        """Masks as bool: nearer to `high` than to `low`."""
-        return x > sum(self.mask_range) / 2
+        """x [..., H, W, C] -> [..., H, W]: bool, nearer `high` than `low`; C > 1: the largest channel's label."""
+        if self.num_channels == 1:
+            return x[..., 0] > sum(self.mask_range) / 2
+        return jnp.argmax(x, axis=-1).astype(jnp.uint8)
+
+    def share(self, network_output: Array) -> Array:
+        """Prediction 'x0': the probability of each channel [B, H, W, C], by sigmoid or (C > 1) softmax."""
+        logits, _ = self.split(network_output)
+        return jax.nn.sigmoid(logits) if self.num_channels == 1 else jax.nn.softmax(logits, axis=-1)
 
     def q_sample(self, x0: Array, t: Array, noise: Array) -> Array:
         """x_t of equation (1): x0 and noise [B, H, W, 1], t [B] -> [B, H, W, 1]."""
@@ -187,35 +203,38 @@ class GaussianDiffusion:
         log_variance = jnp.broadcast_to(self._at(self.posterior_log_variance, t), mean.shape)
         return mean, variance, log_variance
 
-    def candidate_weights(self, candidates: Array, xt: Array, t: Array) -> Array:
-        """P(x_0 = candidate m | x_t) [B, M] if x_0 is one of the candidates [B, M, H, W, 1], equally likely before.
+    def candidate_weights(self, candidates: Array, present: Array, xt: Array, t: Array) -> Array:
+        """P(x_0 = candidate m | x_t) [B, M]: x_0 is one of the candidates [B, M, H, W, 1] that are `present` [B, M].
 
-        By equation (1) and Bayes, proportional to exp(-|x_t - sqrt(abar_t) x_0^m|^2 / (2 (1 - abar_t))).
+        By equation (1) and Bayes, all being equally likely before, it is proportional to
+        exp(-|x_t - sqrt(abar_t) x_0^m|^2 / (2 (1 - abar_t))).
         """
         abar = self.alphas_cumprod
         mean = self._at(np.sqrt(abar), t)[:, None] * candidates
         distance = jnp.square(xt[:, None] - mean).sum((2, 3, 4))
-        return jax.nn.softmax(-distance * self._at(0.5 / (1 - abar), t)[:, :, 0, 0], axis=1)
+        log_weight = -distance * self._at(0.5 / (1 - abar), t)[:, :, 0, 0]
+        return jax.nn.softmax(jnp.where(present, log_weight, -jnp.inf), axis=1)
 
     def split(self, network_output: Array) -> tuple[Array, Array | None]:
-        """The network's output [B, H, W, 1 or 2] -> (eps-hat or logit, v or None).
+        """The network's output [B, H, W, C or 2 C] -> (eps-hat or logit, v or None).
 
         Raises:
           ValueError: the number of channels does not fit `learned_variance`.
         """
-        channels = 2 if self.learned_variance else 1
+        channels = self.num_channels * (2 if self.learned_variance else 1)
         if network_output.shape[-1] != channels:
             raise ValueError(
                 f'learned_variance={self.learned_variance} needs {channels} output channels, '
                 f'got {network_output.shape[-1]}'
             )
-        return network_output[..., :1], network_output[..., 1:] if self.learned_variance else None
+        v = network_output[..., self.num_channels :] if self.learned_variance else None
+        return network_output[..., : self.num_channels], v
 
     def pred_x0(self, network_output: Array, xt: Array, t: Array, clip: bool) -> Array:
         """x0_hat of equation (3), clipped to [-1, 1] if asked: [B, H, W, 1]."""
         prediction, _ = self.split(network_output)
         if self.prediction == 'x0':
-            return self.to_range(jax.nn.sigmoid(prediction))
+            return self.to_range(self.share(network_output))
         abar = self.alphas_cumprod
         x0 = self._at(np.sqrt(1 / abar), t) * xt - self._at(np.sqrt(1 / abar - 1), t) * prediction
         return jnp.clip(x0, -1, 1) if clip else x0

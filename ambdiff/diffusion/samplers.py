@@ -77,14 +77,20 @@ def level_set(share_fn: Callable[[Array], Array], x: Array, level: Array) -> Arr
     pure noise instead follow the mean, p, and so drift to the majority's answer.
 
     Args:
-      share_fn: x_{T-1} [R, H, W, 1] -> p [R, H, W, 1] in [0, 1].
-      x: [R, H, W, 1] standard normal.
+      share_fn: x_{T-1} [R, H, W, C] -> p [R, H, W, C] in [0, 1].
+      x: [R, H, W, C] standard normal.
       level: [R] in (0, 1).
 
     Returns:
-      [R, H, W, 1] bool.
+      [R, H, W] bool; for C > 1 (background first) labels, by the inverse of the classes' cumulative shares, so that
+      each class too covers every pixel with its share.
     """
-    return share_fn(x) > level[:, None, None, None]
+    p = share_fn(x)
+    level = level[:, None, None]
+    if p.shape[-1] == 1:
+        return p[..., 0] > level
+    above = jnp.cumsum(p[..., 1:], axis=-1) > level[..., None]
+    return jnp.where(above[..., -1], 1 + jnp.argmax(above, axis=-1), 0).astype(jnp.uint8)
 
 
 def stratified_levels(key: Array, num_samples: int) -> Array:

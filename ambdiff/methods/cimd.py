@@ -63,6 +63,7 @@ _RANGES = {
     'model.num_groups': (1, _MANY),
     'model.patch_size': (1, _MANY),
     'model.dropout': (0, 0.99),
+    'data.num_classes': (1, 254),
     'diffusion.num_steps': (1, _MANY),
     'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
     'method.image_repeats': (1, _MANY),
@@ -118,16 +119,20 @@ def _check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, images: Array) -> Params:
-    """Parameters of AMN and ACN for images [B, H, W, C]."""
-    mask = images[..., :1]
+def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, images: Array, channels: int) -> Params:
+    """Parameters of AMN and ACN for images [B, H, W, C] and masks of so many channels."""
+    mask = jnp.zeros((*images.shape[:3], channels))
     init = lambda k: encoder.init(k, images, mask)['params']
     return {name: init(k) for name, k in zip(('amn', 'acn'), jax.random.split(key), strict=True)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CIMD:
-    """The method; build it with `create`. Images are [B, H, W, C] in [0, 1], masks [B, M, H, W] of 0 and 1."""
+    """The method; build it with `create`.
+
+    Images are [B, H, W, C] in [0, 1], masks [B, M, H, W] of 0 and 1; with data.num_classes = K > 1 labels 0 .. K, which
+    the process sees as K + 1 one-hot channels.
+    """
 
     unet: UNet
     encoder: gaussian_encoder.GaussianEncoder
@@ -145,9 +150,10 @@ class CIMD:
         """
         _check(config)
         model, diffusion = config.model, config.diffusion
+        channels = 1 if config.data.num_classes == 1 else config.data.num_classes + 1
         unet = UNet(
             model_channels=model.channels,
-            out_channels=2 if diffusion.learned_variance else 1,
+            out_channels=channels * (2 if diffusion.learned_variance else 1),
             num_res_blocks=model.num_res_blocks,
             attention_resolutions=tuple(model.attention_resolutions),
             channel_mult=tuple(model.channel_mult),
@@ -190,6 +196,7 @@ class CIMD:
                 diffusion.learned_variance,
                 diffusion.prediction,
                 tuple(diffusion.mask_range),
+                channels,
             )
         except ValueError as error:
             raise UserError(f'config.diffusion: {error}') from error
@@ -197,7 +204,7 @@ class CIMD:
         frozen = None
         if config.method.encoders == 'frozen':
             image = jnp.zeros((1, 8, 8, config.data.channels))
-            draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), image))
+            draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), image, channels))
             frozen = jax.tree.map(np.asarray, draw(config.method.encoder_seed))
         return cls(unet, encoder, process, config.method, config.sample, frozen)
 
@@ -213,11 +220,11 @@ class CIMD:
         """Parameters for batches like `batch` (only the image's shape is used)."""
         unet_key, encoder_key = jax.random.split(key)
         images = jnp.zeros_like(batch['image'][:1])
-        channels = images.shape[-1] * self.method.image_repeats + 1
+        channels = images.shape[-1] * self.method.image_repeats + self.diffusion.num_channels
         x = jnp.zeros((*images.shape[:3], channels))
         params = {'unet': self.unet.init(unet_key, x, jnp.zeros((1,), jnp.int32))['params']}
         if self.method.encoders == 'trained':
-            params |= _init_encoders(self.encoder, encoder_key, images)
+            params |= _init_encoders(self.encoder, encoder_key, images, self.diffusion.num_channels)
         return params
 
     def _draw_t(self, key: Array, batch_size: int) -> Array:
@@ -232,15 +239,17 @@ class CIMD:
 
         Args:
           params: as from `init`.
-          batch: image [B, H, W, C] in [0, 1], masks [B, M, H, W] uint8.
+          batch: image [B, H, W, C] in [0, 1], masks [B, M, H, W] uint8, present [B, M] bool.
           key: what is random here (rater, t, noise, dropout) follows from it.
         """
         rater_key, t_key, noise_key, dropout_key = jax.random.split(key, 4)
-        images, masks = self._images(batch['image']), batch['masks']
-        size, raters = masks.shape[:2]
-        rater = jax.random.randint(rater_key, (size,), 0, raters)
-        mask = jnp.take_along_axis(masks, rater[:, None, None, None], axis=1)[:, 0, :, :, None]
-        mask = mask.astype(jnp.float32)
+        images, masks, present = self._images(batch['image']), batch['masks'], batch['present']
+        size = len(masks)
+        # The u-th of the raters who are there.
+        u = jax.random.randint(rater_key, (size,), 0, present.sum(1))
+        rater = jnp.take_along_axis(jnp.argsort(~present, axis=1), u[:, None], axis=1)[:, 0]
+        mask = jnp.take_along_axis(masks, rater[:, None, None, None], axis=1)[:, 0]
+        mask = self.diffusion.one_hot(mask)
         x0 = self.diffusion.to_range(mask)
         t = self._draw_t(t_key, size)
         noise = jax.random.normal(noise_key, x0.shape)
@@ -254,10 +263,14 @@ class CIMD:
         else:
             logits, _ = self.diffusion.split(output)
             if self.method.target == 'posterior':
-                candidates = masks[..., None].astype(jnp.float32)
-                weights = self.diffusion.candidate_weights(self.diffusion.to_range(candidates), xt, t)
+                candidates = self.diffusion.one_hot(masks)
+                weights = self.diffusion.candidate_weights(self.diffusion.to_range(candidates), present, xt, t)
                 mask = jnp.einsum('bm,bmhwc->bhwc', weights, candidates)
-            parts = {'cross_entropy': optax.sigmoid_binary_cross_entropy(logits, mask).mean((1, 2, 3))}
+            if self.diffusion.num_channels == 1:
+                pixel_loss = optax.sigmoid_binary_cross_entropy(logits, mask)[..., 0]
+            else:
+                pixel_loss = optax.softmax_cross_entropy(logits, mask)
+            parts = {'cross_entropy': pixel_loss.mean((1, 2))}
         if self.diffusion.learned_variance:
             parts['vlb'] = self.method.vlb_weight * terms['vlb']
         if self.method.encoders != 'none':
@@ -293,10 +306,10 @@ class CIMD:
           parts: take the N masks in this many equal parts, one after the other, to save memory.
 
         Returns:
-          [B, N, H, W] bool.
+          [B, N, H, W] bool, or uint8 labels where data.num_classes > 1.
         """
         batch, height, width, _ = images.shape
-        shape = (height, width, 1)
+        shape = (height, width, self.diffusion.num_channels)
         process, steps = self.diffusion, self.sampling.num_steps
         from_level_set = self.sampling.start == 'level_set'
         if from_level_set:
@@ -328,20 +341,20 @@ class CIMD:
 
                 def share_fn(x):
                     t = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
-                    return jax.nn.sigmoid(self.diffusion.split(denoise_fn(x, t))[0])
+                    return self.diffusion.share(denoise_fn(x, t))
 
                 mask = samplers.level_set(share_fn, x, part_levels.reshape(-1))
                 if self.sampling.num_steps == 1:
-                    return mask[..., 0].reshape(batch, rows, height, width)
+                    return mask.reshape(batch, rows, height, width)
                 noise = samplers.row_noise(row, self.diffusion.num_steps + 1, shape)
                 last = jnp.full(mask.shape[0], process.num_steps - 1)
-                x = process.q_sample(process.to_range(mask.astype(jnp.float32)), last, noise)
+                x = process.q_sample(process.to_range(process.one_hot(mask)), last, noise)
             arguments = (process, denoise_fn, x, row, self.sampling.clip)
             if self.sampling.sampler == 'ddim':
                 x = samplers.ddim(*arguments, self.sampling.eta)
             else:
                 x = samplers.ancestral(*arguments)
-            return self.diffusion.to_mask(x)[..., 0].reshape(batch, rows, height, width)
+            return self.diffusion.to_mask(x).reshape(batch, rows, height, width)
 
         # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
         divide = lambda x: jnp.moveaxis(x.reshape(batch, parts, -1, *x.shape[2:]), 1, 0)
