@@ -79,7 +79,8 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, loss_key = jax.random.split(key)
         if config.data.augment:
-            batch = augment.flips_and_turns(batch, augment_key)
+            change = augment.mirror if config.data.upright else augment.flips_and_turns
+            batch = change(batch, augment_key)
         compute = gradient if parts == 1 else accumulated
         grads, metrics = compute(state.params, batch, loss_key)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
@@ -179,6 +180,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     optimiser = optim.create(config.optim, config.train.num_steps)
     source = sources.open_source(config.data, 'train')
     logger.info('training on %s', sources.describe(source))
+    if sources.notice(config.data):
+        logger.info('%s', sources.notice(config.data))
     batches = pipeline.shuffled(source, config.seed)
     validate = _Validation(config, method, mesh) if config.train.sample_every else None
 

@@ -1,4 +1,4 @@
-"""Augmentation inside jit: the eight symmetries of the square, the same for an image and its masks."""
+"""Augmentation inside jit: symmetries of the square, the same for an image and its masks."""
 
 import jax
 import jax.numpy as jnp
@@ -17,3 +17,10 @@ def flips_and_turns(batch: dict[str, Array], key: Array) -> dict[str, Array]:
         return pick(transpose, jnp.swapaxes(x, *axes), x)
 
     return {**batch, 'image': change(batch['image'], (1, 2)), 'masks': change(batch['masks'], (2, 3))}
+
+
+def mirror(batch: dict[str, Array], key: Array) -> dict[str, Array]:
+    """Left and right exchanged or not, drawn for each example, for images that have a top; shapes as above."""
+    drawn = jax.random.bernoulli(key, 0.5, (batch['image'].shape[0],))[:, None, None, None]
+    change = lambda x, axis: jnp.where(drawn, jnp.flip(x, axis), x)
+    return {**batch, 'image': change(batch['image'], 2), 'masks': change(batch['masks'], 3)}
