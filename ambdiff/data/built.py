@@ -138,7 +138,12 @@ class Parts:
 def fingerprint(root: pathlib.Path, files: Sequence[pathlib.Path], *settings: object) -> str:
     """Eight hex digits that change with the files' names and sizes and with the settings of a build."""
     lines = [f'{path.relative_to(root)} {path.stat().st_size}' for path in sorted(files)]
-    return hashlib.sha256('\n'.join([*map(repr, settings), *lines]).encode()).hexdigest()[:8]
+    return digest('\n'.join([*map(repr, settings), *lines]))
+
+
+def digest(text: str) -> str:
+    """Eight hex digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _build(builder, home):

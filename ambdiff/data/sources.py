@@ -81,7 +81,7 @@ def write_splits(data, workdir: pathlib.Path) -> None:
     As patients.csv beside the cases it gives the same splits again.
     """
     path = pathlib.Path(data.path).expanduser()
-    if data.path and data.builder not in FROM_FILES and _layout(path) is case_folder:
+    if data.path and data.builder != 'ms_mri' and _layout(path) is case_folder:  # the folds of 'ms_mri' are its splits
         splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
 
 
