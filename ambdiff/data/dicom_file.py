@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.pixels.utils import get_expected_length
 
 from ambdiff.data.volume import check_size
@@ -106,7 +106,8 @@ def slices_of(path: pathlib.Path, header: pydicom.Dataset) -> list[Slice]:
         if missing:
             raise UserError(f'{path}: truncated or damaged, it lacks {", ".join(missing)}; copy or export it again')
         frames = int(header.get('NumberOfFrames') or 1)
-        shape = (int(header.Rows), int(header.Columns), int(header.SamplesPerPixel))
+        palette = header.PhotometricInterpretation == 'PALETTE COLOR'
+        shape = (int(header.Rows), int(header.Columns), 3 if palette else int(header.SamplesPerPixel))
         check_size(str(path), (frames, *shape))
         if not header.file_meta.TransferSyntaxUID.is_compressed:
             _check_length(path, path.stat().st_size, get_expected_length(header))
@@ -187,8 +188,10 @@ def _stored(piece, header):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             stored = pixel_array(header, index=piece.frame)
+            if header.PhotometricInterpretation == 'PALETTE COLOR':
+                stored = apply_color_lut(stored, header)
     except (RuntimeError, NotImplementedError, AttributeError) as error:
-        if not re.search('missing dep|plugin', str(error)):
+        if not re.search('missing dep', str(error)):
             raise UserError(f'{piece.file}: its pixels cannot be decoded ({_line(error)}); export it again') from error
         raise UserError(
             f'{piece.file}: compressed ({header.file_meta.TransferSyntaxUID.name}); what decodes it is installed by '

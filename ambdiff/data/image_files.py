@@ -25,7 +25,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ambdiff.data.volume import Volume, check_size
 from ambdiff.errors import UserError
@@ -35,7 +35,7 @@ _NIFTI_SIZES = {348: 1, 540: 2}  # the header's length, its first number -> vers
 _MAX_OFFSET = 1 << 26  # bytes of extensions before a NIfTI's values
 _MAX_TRAILING = 1 << 16  # bytes of padding after them
 _LARGEST_BY = 1.05
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114])
 # Slices' axis (0 right, 1 anterior, 2 superior) -> the axis and direction that slices, rows and columns run to.
 _VIEWS = {
     2: ((2, 1), (1, -1), (0, -1)),
@@ -122,8 +122,9 @@ def _with_channels(volume, channels):
     if channels != 1 or volume.values.shape[-1] != 3:
         return volume
     grey = (volume.values @ _LUMA)[..., None]
-    if np.issubdtype(volume.values.dtype, np.integer):
-        grey = np.rint(grey).astype(volume.values.dtype)
+    stored = volume.values.dtype
+    if np.issubdtype(stored, np.integer):
+        grey = np.rint(grey).clip(np.iinfo(stored).min, np.iinfo(stored).max).astype(stored)
     return _replace(volume, values=grey, notes=(*volume.notes, 'colour converted to luminance'))
 
 
@@ -170,7 +171,8 @@ def _read_picture(path, channels, labels):
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f'{path}: truncated or damaged ({_line(error)}); copy or export it again') from error
+        why = 'in its header' if isinstance(error, UnidentifiedImageError) else _line(error)
+        raise UserError(f'{path}: truncated or damaged ({why}); copy or export it again') from error
     return Volume(np.stack(pages), notes=tuple(sorted(notes)))
 
 
