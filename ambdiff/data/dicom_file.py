@@ -30,6 +30,12 @@ _HU_TYPES = ('', 'HU', 'US')  # RescaleType of CT: absent, HU, or 'unspecified',
 _NOT_IMAGES = re.compile(
     'Segmentation|Structure Set| SR|Presentation State|Key Object|Registration|Document|RT Dose|Parametric', re.I
 )
+_READ = (
+    *('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'SeriesNumber', 'SeriesDescription'),
+    *('PatientID', 'Modality', 'ImageType', 'NumberOfFrames', 'ImagePositionPatient', 'ImageOrientationPatient'),
+    *('PixelSpacing', 'ImagerPixelSpacing', 'SliceThickness', 'PhotometricInterpretation', 'PixelPaddingValue'),
+    *('PixelPaddingRangeLimit', 'RescaleSlope', 'RescaleIntercept', 'RescaleType', 'SpecificCharacterSet'),
+)
 _NEEDED = ('Rows', 'Columns', 'SamplesPerPixel', 'BitsAllocated', 'BitsStored', 'PixelRepresentation')
 
 # It tells of every oddity; what matters here is raised.
@@ -87,7 +93,7 @@ def read_header(path: pathlib.Path) -> pydicom.Dataset:
 
 def not_an_image(header: pydicom.Dataset) -> str:
     """Why a file is no part of a volume; '' where it is."""
-    name = pydicom.uid.UID(header.SOPClassUID).name
+    name = _line(header.SOPClassUID.name)
     if _NOT_IMAGES.search(name):
         return name
     if 'LOCALIZER' in [str(part).upper() for part in header.get('ImageType') or ()]:
@@ -114,7 +120,7 @@ def slices_of(path: pathlib.Path, header: pydicom.Dataset) -> list[Slice]:
         return [_slice(path, header, frame, shape) for frame in range(frames)]
     except UserError:
         raise
-    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:  # pydicom names no type of damage
         raise UserError(f'{path}: its header is damaged ({_line(error)}); export it again') from error
 
 
@@ -141,7 +147,9 @@ def _open(path, stop_before_pixels):
             if not plain and pydicom.filereader.read_file_meta_info(path).get('TransferSyntaxUID') == _DEFLATED:
                 raise UserError(f'{path}: deflated as a whole, which is not read; store it uncompressed')
             header = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=plain)
-            if not header.get('SOPClassUID'):
+            for name in _READ:  # values are parsed on first use: here, so that damage is told here
+                header.get(name)
+            if not isinstance(header.get('SOPClassUID'), pydicom.uid.UID):
                 raise UserError(f'{path}: not a DICOM file, or cut off in its header; copy or export it again')
             if 'TransferSyntaxUID' not in header.file_meta:
                 header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian

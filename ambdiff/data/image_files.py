@@ -34,6 +34,7 @@ _PICTURES = (b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'II*\0', b'MM\0*', b'II+\0'
 _NIFTI_SIZES = {348: 1, 540: 2}  # the header's length, its first number -> version
 _MAX_OFFSET = 1 << 26  # bytes of extensions before a NIfTI's values
 _MAX_TRAILING = 1 << 16  # bytes of padding after them
+_MAX_MM = 1e6  # from the origin
 _LARGEST_BY = 1.05
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Slices' axis (0 right, 1 anterior, 2 superior) -> the axis and direction that slices, rows and columns run to.
@@ -228,7 +229,8 @@ def _read_nifti(path, channels):
     except (ValueError, KeyError, TypeError, OverflowError, nibabel.spatialimages.HeaderDataError) as error:
         raise UserError(f'{path}: its NIfTI header is damaged ({_line(error)}); export it again') from error
     if slope is not None and (slope, intercept) != (1, 0):
-        stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        with np.errstate(all='ignore'):  # what overflows is told as infinite
+            stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return _with_channels(_as_seen(stored, affine, np.multiply(zooms, unit), unit), channels)
 
 
@@ -282,7 +284,8 @@ def _as_seen(stored, affine, zooms, unit):
     notes = ()
     if affine is not None:
         affine = np.diag([unit, unit, unit, 1.0]) @ affine
-        turns = nibabel.orientations.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+        sound = (np.abs(affine) < _MAX_MM).all()  # also not NaN
+        turns = nibabel.orientations.io_orientation(affine) if sound else np.full((3, 2), np.nan)
         if not np.isfinite(turns).all() or abs(np.linalg.det(affine)) < 1e-12:
             affine, notes = None, ('its orientation is degenerate and ignored',)
     if affine is None:
