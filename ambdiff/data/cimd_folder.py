@@ -98,14 +98,17 @@ class Source:
     """Random access to the cases of one folder: `len`, and an example dict by index.
 
     A split below example.MEMORY_LIMIT is decoded once and kept as 8-bit images and masks; a larger
-    one is decoded case by case.
+    one is decoded case by case. With a limit of 0 the faults of a case are told when it is read, else at once.
     """
 
     def __init__(self, folder, cases, data):
         self.patients = [''] * len(cases)
         self._folder, self._size, self._fit = folder, data.image_size, data.fit
+        self._cases, self._num_raters = cases, data.num_raters
+        self._files = self._kept = None
+        if not example.MEMORY_LIMIT:
+            return
         self._files = [_files_of(case, data.num_raters) for case in cases]
-        self._kept = None
         with _open(self._files[0][0]) as image:
             pixels = image.width * image.height
         if len(cases) * pixels * (1 + data.num_raters) < example.MEMORY_LIMIT:
@@ -113,16 +116,17 @@ class Source:
 
     def __len__(self) -> int:
         """The number of cases."""
-        return len(self._files)
+        return len(self._cases)
 
     def __getitem__(self, index: int) -> example.Example:
         """The example dict of a case; see `ambdiff.data.example`."""
         index = range(len(self))[index]
-        image, masks = self._kept[index] if self._kept else _read(*self._files[index])
+        files = self._files[index] if self._files else _files_of(self._cases[index], self._num_raters)
+        image, masks = self._kept[index] if self._kept else _read(*files)
         return example.make(
             image / np.float32(255),
             masks,
-            case=str(self._files[index][0].relative_to(self._folder.parent).with_suffix('')),
+            case=str(files[0].relative_to(self._folder.parent).with_suffix('')),
             patient='',
             index=index,
             size=self._size,

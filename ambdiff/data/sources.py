@@ -10,7 +10,7 @@ import pathlib
 import h5py
 import numpy as np
 
-from ambdiff.data import cimd_folder, example, phiseg_hdf5
+from ambdiff.data import case_files, case_folder, cimd_folder, example, phiseg_hdf5, splits
 from ambdiff.errors import UserError
 
 HELP = (
@@ -40,13 +40,23 @@ def open_source(data, split: str):
             f'config.data.image_size is {data.image_size} and config.data.num_raters '
             f'{data.num_raters}; both must be at least 1'
         )
-    if data.channels != 1:
-        raise UserError(f'config.data.channels is {data.channels}; this data has 1 channel')
-    if not data.path:
-        return _open_builder(data, split)
     path = pathlib.Path(data.path).expanduser()
-    layout = _layout(path)
+    layout = _layout(path) if data.path else None
+    if data.channels != 1 and layout is not case_folder:  # which compares it with each file
+        raise UserError(f'config.data.channels is {data.channels}; this data has 1 channel')
+    if not layout:
+        return _open_builder(data, split)
     return layout.open_split(path, split, data)
+
+
+def write_splits(data, workdir: pathlib.Path) -> None:
+    """Writes <workdir>/splits.csv, which case and patient is in which split, where the reader of data.path decides it.
+
+    As patients.csv beside the cases it gives the same splits again.
+    """
+    path = pathlib.Path(data.path).expanduser()
+    if data.path and _layout(path) is case_folder:
+        splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
 
 
 def describe(source) -> str:
@@ -82,12 +92,15 @@ def _layout(path):
     """The reader module for what lies at `path`."""
     try:
         if path.is_dir():
+            if case_files.looks_like_cases(path):
+                return case_folder
             if cimd_folder.split_folders(path):
                 return cimd_folder
             inside = next(iter(sorted(path.glob('*.h*5'))), None)
             hint = f'; did you mean {inside}?' if inside else f'; {HELP}'
             raise UserError(
-                f'{path}: the folder has no case, expected training/CASE/image_*.jpg with label0_.jpg ..{hint}'
+                f'{path}: the folder has no case, expected CASE/image.* with mask_1.*, mask_2.* .., or '
+                f'training/CASE/image_*.jpg with label0_.jpg ..{hint}'
             )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')

@@ -4,8 +4,14 @@ Every reader of a user's image files returns it; axes are (slice, row, column, c
 """
 
 import dataclasses
+import math
 
 import numpy as np
+
+from ambdiff.data.example import check_side
+from ambdiff.errors import UserError
+
+MAX_VALUES = 1 << 29  # values a file may claim, a 512 x 512 CT of 2048 slices; more is refused before it is decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +23,35 @@ class Volume:
       units: 'HU' for calibrated CT, else 'arbitrary'.
       spacing: (slice, row, column) distance in mm, NaN where unknown.
       affine: [4, 4], (slice, row, column, 1) -> (right, anterior, superior, 1) in mm; None where unknown.
+      file_axes: the file's own array axis that slices, rows and columns lie along.
+      file_flips: whether slices, rows and columns run against that axis.
+      files: DICOM only: the file of each slice.
+      notes: what was converted or left out in reading, a phrase each.
     """
 
     values: np.ndarray
     units: str = 'arbitrary'
     spacing: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     affine: np.ndarray | None = None
+    file_axes: tuple[int, int, int] = (0, 1, 2)
+    file_flips: tuple[bool, bool, bool] = (False, False, False)
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_file_order(self, result: np.ndarray) -> np.ndarray:
+        """A result on the volume's slices, [Z, H, W, ...], in the file's own axes and directions, [3 axes, ...]."""
+        flipped = [axis for axis, flip in enumerate(self.file_flips) if flip]
+        return np.moveaxis(np.flip(result, flipped), (0, 1, 2), self.file_axes)
+
+
+def check_size(where: str, shape: tuple[int, ...]) -> None:
+    """Refuses what a header claims, [Z, H, W, ...], where it is empty or larger than any image this is meant for.
+
+    Raises:
+      UserError: naming `where`.
+    """
+    check_side(where, *shape[1:3])
+    if min(shape) < 1 or shape[0] > MAX_VALUES or math.prod(shape) > MAX_VALUES:
+        raise UserError(
+            f'{where}: claims {"x".join(map(str, shape))} values; 1 to {MAX_VALUES} are read, so crop it or split it'
+        )

@@ -1,0 +1,96 @@
+"""Splits by patient: no patient is on two sides, and a split depends on the patients' names alone."""
+
+import csv
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ambdiff.data.example import SPLITS
+from ambdiff.errors import UserError
+
+NAMES = {  # what a split's folder or its entry in a table may be called
+    'train': 'train',
+    'training': 'train',
+    'validation': 'validation',
+    'val': 'validation',
+    'test': 'test',
+    'testing': 'test',
+}
+_TENTHS = {'validation': 0.1, 'test': 0.1}
+_MAX_BYTES = 1 << 26  # of a table
+
+
+def by_patient(patients: Iterable[str], cut: Sequence[str] = ('validation', 'test')) -> dict[str, str]:
+    """The split of each patient, in an order fixed by a hash of the name.
+
+    Each split in `cut` gets a tenth of the patients, at least one where there are enough; the others train.
+    """
+    ranked = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
+    shares = [1 - sum(_TENTHS[name] for name in cut), *(_TENTHS[name] for name in cut)]
+    ends = np.rint(np.cumsum(shares) * len(ranked)).astype(int)
+    for place in range(len(cut), 0, -1):  # at least one patient each, and one that trains
+        ends[place - 1] = max(min(ends[place - 1], ends[place] - 1), 1)
+    names = ('train', *cut)
+    return {patient: names[int(np.searchsorted(ends, rank, 'right'))] for rank, patient in enumerate(ranked)}
+
+
+def shared_patients(split_of: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """{case: (patient, split)} -> {patient: splits} of the named patients that are in two splits or more."""
+    found: dict[str, set[str]] = {}
+    for patient, split in split_of.values():
+        if patient:
+            found.setdefault(patient, set()).add(split)
+    return {patient: sorted(here, key=SPLITS.index) for patient, here in found.items() if len(here) > 1}
+
+
+def read_table(path: pathlib.Path) -> dict[str, tuple[str, str]]:
+    """A CSV file with the columns case, patient and, in any or no row, split -> {case: (patient, split or '')}.
+
+    Raises:
+      UserError: naming the file and the line: a column or entry missing, an unknown split, a case twice.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f'{path}: larger than {_MAX_BYTES >> 20} MiB; it should have one line a case')
+        text = path.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read as UTF-8 text ({" ".join(str(error).split())[:120]})') from error
+    head = text.partition('\n')[0]
+    delimiter = max(',;\t', key=head.count)
+    try:
+        rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(f'{path}: not a CSV file ({error})') from error
+    columns = [name.strip().lower() for name in rows[0]] if rows else []
+    missing = [name for name in ('case', 'patient') if name not in columns]
+    if missing:
+        raise UserError(f'{path}: has no column {" and ".join(missing)} in its first line; it should be case,patient')
+    table: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(rows[1:], 2):
+        if not any(row):
+            continue
+        entry = {name: value.strip() for name, value in zip(columns, row, strict=False)}
+        case, patient, split = (entry.get(name, '') for name in ('case', 'patient', 'split'))
+        case = case.replace('\\', '/').strip('/')
+        if not case or not patient:
+            raise UserError(f'{path}: line {number} names no {"patient" if case else "case"}; complete it')
+        if split and split.lower() not in NAMES:
+            raise UserError(f"{path}: line {number}: split '{split}' does not exist; choose {', '.join(SPLITS)}")
+        if case in table:
+            raise UserError(f"{path}: line {number}: the case '{case}' is there twice; keep one line a case")
+        table[case] = (patient, NAMES.get(split.lower(), ''))
+    return table
+
+
+def write_table(path: pathlib.Path, split_of: Mapping[str, tuple[str, str]]) -> None:
+    """Writes {case: (patient, split)} as a table that `read_table` reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    with partial.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(('case', 'patient', 'split'))
+        writer.writerows((case, patient or case, split) for case, (patient, split) in split_of.items())
+    os.replace(partial, path)
