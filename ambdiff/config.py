@@ -101,6 +101,7 @@ def default() -> ConfigDict:
     sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
     sample.start = 'noise'  # 'noise' or 'level_set' (needs prediction 'x0'): where the reverse process starts
     sample.level_time = 0.8  # 'level_set': the share of the process that is left after it
+    sample.symmetries = False  # each of the N masks in another of the image's eight orientations
     sample.clip = True  # clip the predicted x0 to [-1, 1]
     sample.memory_mib = 4096.0  # activations a device may hold while sampling
 
@@ -150,6 +151,7 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.sample.num_steps = 16
     config.sample.noise = 'stratified'
     config.sample.start = 'level_set'
+    config.sample.symmetries = True
     config.sample.memory_mib = 256.0
     return config
 

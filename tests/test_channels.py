@@ -24,7 +24,7 @@ def run(tmp_path_factory):
         fields = {'builder': 'ms_mri_simulated', 'build_dir': str(folder), 'channels': 4, 'num_raters': 2}
         fields |= {'image_size': 64, 'upright': True}
         config = tiny.config('', **{f'data.{name}': value for name, value in fields.items()})
-        config.model.patch_size = 8
+        config.model.patch_size, config.sample.symmetries = 8, False
         config.train.sample_every, config.train.sample_images = 12, 3
         assert train.train(config, folder / 'work')
         return config, folder / 'work', evaluate.evaluate(config, folder / 'work')

@@ -88,7 +88,7 @@ def test_level_sets_have_the_shares_of_the_pixels_and_are_nested():
     """share_fn ramps from 0 to 1 over the columns: a column of share p is marked in p N of N masks."""
     share = jnp.broadcast_to(jnp.linspace(0.05, 0.95, 10)[None, None, :, None], (20, 3, 10, 1))
     levels = samplers.stratified_levels(jax.random.key(2), 20)
-    masks = np.asarray(samplers.level_set(lambda x: share + 0 * x, jnp.zeros((20, 3, 10, 1)), levels))
+    masks = np.asarray(samplers.level_set(jnp.broadcast_to(share, (20, 3, 10, 1)), levels))
     np.testing.assert_allclose(masks.mean((0, 1)), np.linspace(0.05, 0.95, 10), atol=0.051)
     order = np.argsort(masks.sum((1, 2)))
     assert all((masks[a] <= masks[b]).all() for a, b in itertools.pairwise(order))
@@ -154,7 +154,7 @@ def test_a_missing_rater_is_never_the_target():
 def test_level_sets_of_classes_keep_the_share_of_each():
     share = jnp.asarray([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]).reshape(1, 1, 3, 3)
     levels = (jnp.arange(100) + 0.5) / 100
-    labels = samplers.level_set(lambda x: x, jnp.broadcast_to(share, (100, 1, 3, 3)), levels)
+    labels = samplers.level_set(jnp.broadcast_to(share, (100, 1, 3, 3)), levels)
     counts = np.stack([(labels[:, 0] == label).mean(0) for label in range(3)], -1)
     np.testing.assert_allclose(counts, share[0, 0], atol=0.011)
 
@@ -175,3 +175,21 @@ def test_classes_become_channels_of_the_process_and_labels_of_the_samples():
     keys = jax.random.split(jax.random.key(2), 2)
     drawn = jax.jit(lambda p, x, k: method.sample(p, x, k, 4))(params, BATCH['image'][:2], keys)
     assert drawn.dtype == jnp.uint8 and drawn.shape == (2, 4, 16, 16) and set(np.unique(drawn)) <= {0, 1, 2}
+
+
+def test_with_symmetries_the_level_sets_of_an_image_come_from_one_share():
+    """Sets of one map are nested; a network away from zero gives each orientation a map of its own otherwise."""
+    fields = {'sample.num_steps': 1, 'sample.num_samples': 8}
+    keys = jax.random.split(jax.random.key(4), 4)
+    nested = {}
+    for symmetric in (False, True):
+        method = methods.create(tiny.config('unused', **fields, **{'sample.symmetries': symmetric}))
+        params = jax.jit(method.init)(jax.random.key(0), BATCH)
+        params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+        draw = lambda parts, m=method, p=params: jax.jit(lambda x: m.sample(p, x, keys, 8, parts))(BATCH['image'])
+        masks = np.asarray(draw(1))
+        np.testing.assert_array_equal(masks, draw(4))
+        order = np.argsort(masks.sum((2, 3)), axis=1)
+        masks = np.take_along_axis(masks, order[..., None, None], axis=1)
+        nested[symmetric] = bool((masks[:, :-1] <= masks[:, 1:]).all())
+    assert nested == {False: False, True: True}

@@ -9,6 +9,7 @@ import pytest
 
 from ambdiff import methods
 from ambdiff.data import sources
+from ambdiff.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 
@@ -54,3 +55,13 @@ def test_simulated_ct_is_the_demo():
 def test_a_variant_that_does_not_exist_is_named(name):
     with pytest.raises(ValueError, match=f"configs/{name}.py has no variant 'tiny'; it has .*simulated"):
         get_config(name, 'tiny')
+
+
+def test_images_that_have_a_top_are_not_turned_in_sampling():
+    for name in ('bone_us', 'ms_mri'):
+        config = get_config(name, 'small')
+        assert config.data.upright
+        methods.create(config)
+        config.sample.symmetries = True
+        with pytest.raises(UserError, match='data.upright=True never turns them'):
+            methods.create(config)

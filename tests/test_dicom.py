@@ -136,6 +136,16 @@ def test_a_colour_capture_becomes_luminance_and_frames_become_slices(tmp_path):
     np.testing.assert_array_equal(image_files.read(write(tmp_path / 'b.dcm', loop, **plain)).values[..., 0], loop)
 
 
+def test_a_palette_is_looked_up(tmp_path):
+    tables = {'PhotometricInterpretation': 'PALETTE COLOR', 'Modality': 'US', 'RescaleSlope': None}
+    for number, colour in enumerate(('Red', 'Green', 'Blue')):
+        tables[f'{colour}PaletteColorLookupTableDescriptor'] = [256, 0, 8]
+        tables[f'{colour}PaletteColorLookupTableData'] = bytes((50 * number + value) % 256 for value in range(256))
+    path = write(tmp_path / 'a.dcm', np.array([[0, 1], [100, 255]], np.uint8), **tables)
+    expected = [[[0, 50, 100], [1, 51, 101]], [[100, 150, 200], [255, 49, 99]]]
+    np.testing.assert_array_equal(image_files.read(path, channels=3).values[0], expected)
+
+
 def test_ultrasound_and_x_ray_spacings_are_found_where_these_keep_them(tmp_path):
     stored = np.zeros((4, 4), np.uint8)
     path = write(tmp_path / 'a.dcm', stored, Modality='DX', PixelSpacing=None, ImagerPixelSpacing=[0.2, 0.1])

@@ -8,8 +8,10 @@ import zlib
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from test_dicom import write as write_dicom
 
 from ambdiff.data import image_files, volume
 from ambdiff.errors import UserError
@@ -242,3 +244,41 @@ def test_volumes_are_turned_back_to_the_files_axes(tmp_path):
     back = turned.to_file_order(values)
     assert back.shape == (3, 4, 2)
     assert back[2, 0, 1] == values[0, 2, 3]
+
+
+def mutated(data, rng):
+    """Bytes changed, dropped, put in or cut off, mostly in the header."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 6)):
+        place, kind = int(rng.integers(len(data) if rng.random() < 0.4 else min(len(data), 700))), rng.random()
+        if kind < 0.7:
+            data[place] = rng.integers(256)
+        elif kind < 0.8:
+            del data[place : place + int(rng.integers(1, 20))]
+        elif kind < 0.9:
+            data[place:place] = rng.bytes(int(rng.integers(1, 20)))
+        else:
+            del data[max(place, 1) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'nii', 'nii.gz', 'dcm', 'rle.dcm'])
+def test_a_damaged_file_is_read_or_refused_in_one_line_and_nothing_else(tmp_path, kind):
+    rng = np.random.default_rng(7)
+    if 'dcm' in kind:
+        path = write_dicom(tmp_path / 'whole.dcm', rng.integers(0, 4000, (32, 32), np.uint16))
+        if kind == 'rle.dcm':
+            header = pydicom.dcmread(path)
+            header.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+            header.save_as(path)
+    else:
+        path = write(tmp_path / f'whole.{kind}', kind)
+    data, refused = path.read_bytes(), 0
+    for number in range(60):
+        (tmp_path / 'a').write_bytes(mutated(data, rng))
+        try:
+            image_files.read(tmp_path / 'a', labels=number % 2 == 0)
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith(f'{tmp_path / "a"}: ') and '\n' not in str(error)
+    assert refused > 5

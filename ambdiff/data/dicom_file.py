@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.pixels.utils import get_expected_length
 
 from ambdiff.data.volume import check_size
@@ -29,6 +29,12 @@ _DEFLATED = '1.2.840.10008.1.2.1.99'
 _HU_TYPES = ('', 'HU', 'US')  # RescaleType of CT: absent, HU, or 'unspecified', as some scanners write
 _NOT_IMAGES = re.compile(
     'Segmentation|Structure Set| SR|Presentation State|Key Object|Registration|Document|RT Dose|Parametric', re.I
+)
+_READ = (
+    *('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'SeriesNumber', 'SeriesDescription'),
+    *('PatientID', 'Modality', 'ImageType', 'NumberOfFrames', 'ImagePositionPatient', 'ImageOrientationPatient'),
+    *('PixelSpacing', 'ImagerPixelSpacing', 'SliceThickness', 'PhotometricInterpretation', 'PixelPaddingValue'),
+    *('PixelPaddingRangeLimit', 'RescaleSlope', 'RescaleIntercept', 'RescaleType', 'SpecificCharacterSet'),
 )
 _NEEDED = ('Rows', 'Columns', 'SamplesPerPixel', 'BitsAllocated', 'BitsStored', 'PixelRepresentation')
 
@@ -87,7 +93,7 @@ def read_header(path: pathlib.Path) -> pydicom.Dataset:
 
 def not_an_image(header: pydicom.Dataset) -> str:
     """Why a file is no part of a volume; '' where it is."""
-    name = pydicom.uid.UID(header.SOPClassUID).name
+    name = _line(header.SOPClassUID.name)
     if _NOT_IMAGES.search(name):
         return name
     if 'LOCALIZER' in [str(part).upper() for part in header.get('ImageType') or ()]:
@@ -106,14 +112,15 @@ def slices_of(path: pathlib.Path, header: pydicom.Dataset) -> list[Slice]:
         if missing:
             raise UserError(f'{path}: truncated or damaged, it lacks {", ".join(missing)}; copy or export it again')
         frames = int(header.get('NumberOfFrames') or 1)
-        shape = (int(header.Rows), int(header.Columns), int(header.SamplesPerPixel))
+        palette = header.PhotometricInterpretation == 'PALETTE COLOR'
+        shape = (int(header.Rows), int(header.Columns), 3 if palette else int(header.SamplesPerPixel))
         check_size(str(path), (frames, *shape))
         if not header.file_meta.TransferSyntaxUID.is_compressed:
             _check_length(path, path.stat().st_size, get_expected_length(header))
         return [_slice(path, header, frame, shape) for frame in range(frames)]
     except UserError:
         raise
-    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:  # pydicom names no type of damage
         raise UserError(f'{path}: its header is damaged ({_line(error)}); export it again') from error
 
 
@@ -140,7 +147,9 @@ def _open(path, stop_before_pixels):
             if not plain and pydicom.filereader.read_file_meta_info(path).get('TransferSyntaxUID') == _DEFLATED:
                 raise UserError(f'{path}: deflated as a whole, which is not read; store it uncompressed')
             header = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=plain)
-            if not header.get('SOPClassUID'):
+            for name in _READ:  # values are parsed on first use: here, so that damage is told here
+                header.get(name)
+            if not isinstance(header.get('SOPClassUID'), pydicom.uid.UID):
                 raise UserError(f'{path}: not a DICOM file, or cut off in its header; copy or export it again')
             if 'TransferSyntaxUID' not in header.file_meta:
                 header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
@@ -187,8 +196,10 @@ def _stored(piece, header):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             stored = pixel_array(header, index=piece.frame)
+            if header.PhotometricInterpretation == 'PALETTE COLOR':
+                stored = apply_color_lut(stored, header)
     except (RuntimeError, NotImplementedError, AttributeError) as error:
-        if not re.search('missing dep|plugin', str(error)):
+        if not re.search('missing dep', str(error)):
             raise UserError(f'{piece.file}: its pixels cannot be decoded ({_line(error)}); export it again') from error
         raise UserError(
             f'{piece.file}: compressed ({header.file_meta.TransferSyntaxUID.name}); what decodes it is installed by '

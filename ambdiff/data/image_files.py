@@ -25,7 +25,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ambdiff.data.volume import Volume, check_size
 from ambdiff.errors import UserError
@@ -34,8 +34,9 @@ _PICTURES = (b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'II*\0', b'MM\0*', b'II+\0'
 _NIFTI_SIZES = {348: 1, 540: 2}  # the header's length, its first number -> version
 _MAX_OFFSET = 1 << 26  # bytes of extensions before a NIfTI's values
 _MAX_TRAILING = 1 << 16  # bytes of padding after them
+_MAX_MM = 1e6  # from the origin
 _LARGEST_BY = 1.05
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114])
 # Slices' axis (0 right, 1 anterior, 2 superior) -> the axis and direction that slices, rows and columns run to.
 _VIEWS = {
     2: ((2, 1), (1, -1), (0, -1)),
@@ -122,8 +123,9 @@ def _with_channels(volume, channels):
     if channels != 1 or volume.values.shape[-1] != 3:
         return volume
     grey = (volume.values @ _LUMA)[..., None]
-    if np.issubdtype(volume.values.dtype, np.integer):
-        grey = np.rint(grey).astype(volume.values.dtype)
+    stored = volume.values.dtype
+    if np.issubdtype(stored, np.integer):
+        grey = np.rint(grey).clip(np.iinfo(stored).min, np.iinfo(stored).max).astype(stored)
     return _replace(volume, values=grey, notes=(*volume.notes, 'colour converted to luminance'))
 
 
@@ -170,7 +172,8 @@ def _read_picture(path, channels, labels):
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f'{path}: truncated or damaged ({_line(error)}); copy or export it again') from error
+        why = 'in its header' if isinstance(error, UnidentifiedImageError) else _line(error)
+        raise UserError(f'{path}: truncated or damaged ({why}); copy or export it again') from error
     return Volume(np.stack(pages), notes=tuple(sorted(notes)))
 
 
@@ -226,7 +229,8 @@ def _read_nifti(path, channels):
     except (ValueError, KeyError, TypeError, OverflowError, nibabel.spatialimages.HeaderDataError) as error:
         raise UserError(f'{path}: its NIfTI header is damaged ({_line(error)}); export it again') from error
     if slope is not None and (slope, intercept) != (1, 0):
-        stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        with np.errstate(all='ignore'):  # what overflows is told as infinite
+            stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return _with_channels(_as_seen(stored, affine, np.multiply(zooms, unit), unit), channels)
 
 
@@ -280,7 +284,8 @@ def _as_seen(stored, affine, zooms, unit):
     notes = ()
     if affine is not None:
         affine = np.diag([unit, unit, unit, 1.0]) @ affine
-        turns = nibabel.orientations.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+        sound = (np.abs(affine) < _MAX_MM).all()  # also not NaN
+        turns = nibabel.orientations.io_orientation(affine) if sound else np.full((3, 2), np.nan)
         if not np.isfinite(turns).all() or abs(np.linalg.det(affine)) < 1e-12:
             affine, notes = None, ('its orientation is degenerate and ignored',)
     if affine is None:

@@ -68,7 +68,7 @@ def ddim(
     return _scan(diffusion, denoise_fn, x, keys, step)
 
 
-def level_set(share_fn: Callable[[Array], Array], x: Array, level: Array) -> Array:
+def level_set(share: Array, level: Array) -> Array:
     """A first mask from one evaluation at the last step T - 1 and a level per row.
 
     At t = T - 1 the denoiser sees the image alone, and its x0_hat is the share p of raters that mark each pixel. The
@@ -77,19 +77,17 @@ def level_set(share_fn: Callable[[Array], Array], x: Array, level: Array) -> Arr
     pure noise instead follow the mean, p, and so drift to the majority's answer.
 
     Args:
-      share_fn: x_{T-1} [R, H, W, C] -> p [R, H, W, C] in [0, 1].
-      x: [R, H, W, C] standard normal.
-      level: [R] in (0, 1).
+      share: [..., H, W, C] p in [0, 1].
+      level: [...] in (0, 1).
 
     Returns:
-      [R, H, W] bool; for C > 1 (background first) labels, by the inverse of the classes' cumulative shares, so that
+      [..., H, W] bool; for C > 1 (background first) labels, by the inverse of the classes' cumulative shares, so that
       each class too covers every pixel with its share.
     """
-    p = share_fn(x)
-    level = level[:, None, None]
-    if p.shape[-1] == 1:
-        return p[..., 0] > level
-    above = jnp.cumsum(p[..., 1:], axis=-1) > level[..., None]
+    level = level[..., None, None]
+    if share.shape[-1] == 1:
+        return share[..., 0] > level
+    above = jnp.cumsum(share[..., 1:], axis=-1) > level[..., None]
     return jnp.where(above[..., -1], 1 + jnp.argmax(above, axis=-1), 0).astype(jnp.uint8)
 
 

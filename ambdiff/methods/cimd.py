@@ -20,7 +20,9 @@ they cover every direction evenly (McKay et al. 1979), so that N masks show the 
 
 Start 'level_set' spends the first evaluation on the share p of raters that mark each pixel and goes on from the noised
 set {p > level}, level ~ U(0, 1) (`diffusion/samplers.py`): with few steps it keeps the shares of rare answers, above
-all of the empty one, that large steps from pure noise lose.
+all of the empty one, that large steps from pure noise lose. With symmetries, mask n of an image is drawn from the
+image under symmetry n mod 8 of the square, and p is the mean over the N evaluations, turned back: what a network's
+answer owes to the image's orientation averages out, at no cost.
 """
 
 import dataclasses
@@ -32,6 +34,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from ambdiff import symmetries
 from ambdiff.diffusion import samplers
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
@@ -112,6 +115,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
         )
     if config.sample.start == 'level_set' and diffusion.prediction != 'x0':
         raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
+    if config.sample.symmetries and config.data.upright:
+        raise UserError(
+            'config.sample.symmetries=True draws masks from turned images, but training with config.data.upright=True '
+            'never turns them: set one of the two to False'
+        )
     if not 1 <= config.sample.num_steps <= diffusion.num_steps:
         raise UserError(
             f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
@@ -329,37 +337,51 @@ class CIMD:
         else:
             start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
             levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
-        inputs = self._images(images)
+        # The frame that mask n is drawn in.
+        turns = jnp.arange(num_samples) % 8 * self.sampling.symmetries
+        turns = jnp.broadcast_to(turns, (batch, num_samples))
 
-        def draw_part(part):
-            part_start, part_levels, part_keys = part
-            rows = part_start.shape[1]
-            repeated = jnp.repeat(inputs, rows, axis=0)
-            x, row = part_start.reshape(-1, *shape), part_keys.reshape(-1)
-            denoise_fn = lambda xt, t: self._denoise(params, repeated, xt, t)
-            if from_level_set:
+        def by_parts(draw, *arrays):
+            """Maps draw over the parts; arrays are [B, N, ..], in each part [B * N / parts, ..]."""
 
-                def share_fn(x):
-                    t = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
-                    return self.diffusion.share(denoise_fn(x, t))
+            def one(part):
+                rows = part[0].shape[1]
+                turned = symmetries.turn(jnp.repeat(self._images(images), rows, axis=0), part[0].reshape(-1))
+                denoise_fn = lambda xt, t: self._denoise(params, turned, xt, t)
+                result = draw(denoise_fn, *(x.reshape(-1, *x.shape[2:]) for x in part))
+                return result.reshape(batch, rows, *result.shape[1:])
 
-                mask = samplers.level_set(share_fn, x, part_levels.reshape(-1))
-                if self.sampling.num_steps == 1:
-                    return mask.reshape(batch, rows, height, width)
-                noise = samplers.row_noise(row, self.diffusion.num_steps + 1, shape)
-                last = jnp.full(mask.shape[0], process.num_steps - 1)
-                x = process.q_sample(process.to_range(process.one_hot(mask)), last, noise)
+            # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
+            divide = lambda x: jnp.moveaxis(x.reshape(batch, parts, -1, *x.shape[2:]), 1, 0)
+            joined = jnp.moveaxis(jax.lax.map(one, tuple(map(divide, (turns, *arrays)))), 0, 1)
+            return joined.reshape(batch, num_samples, *joined.shape[3:])
+
+        def draw_share(denoise_fn, turn, x):
+            last = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
+            return symmetries.turn_back(self.diffusion.share(denoise_fn(x, last)), turn)
+
+        def draw_mask(denoise_fn, turn, x, row):
             arguments = (process, denoise_fn, x, row, self.sampling.clip)
             if self.sampling.sampler == 'ddim':
                 x = samplers.ddim(*arguments, self.sampling.eta)
             else:
                 x = samplers.ancestral(*arguments)
-            return self.diffusion.to_mask(x).reshape(batch, rows, height, width)
+            return symmetries.turn_back(self.diffusion.to_mask(x), turn)
 
-        # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
-        divide = lambda x: jnp.moveaxis(x.reshape(batch, parts, -1, *x.shape[2:]), 1, 0)
-        masks = jax.lax.map(draw_part, (divide(start), divide(levels), divide(row_keys)))
-        return jnp.moveaxis(masks, 0, 1).reshape(batch, num_samples, height, width)
+        if from_level_set:
+            share = by_parts(draw_share, start)
+            if self.sampling.symmetries:
+                share = jnp.broadcast_to(share.mean(1, keepdims=True), share.shape)
+            masks = samplers.level_set(share, levels)
+            if self.sampling.num_steps == 1:
+                return masks
+            rows = (batch * num_samples,)
+            noise = samplers.row_noise(row_keys.reshape(rows), self.diffusion.num_steps + 1, shape)
+            last = jnp.full(rows, process.num_steps - 1)
+            start = process.to_range(process.one_hot(masks)).reshape(*rows, *shape)
+            start = symmetries.turn(start, turns.reshape(rows))
+            start = process.q_sample(start, last, noise).reshape(batch, num_samples, *shape)
+        return by_parts(draw_mask, start, row_keys)
 
 
 create = CIMD.create

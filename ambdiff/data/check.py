@@ -1,0 +1,131 @@
+"""python -m ambdiff.data.check --config=configs/lidc.py [--config.data.path=..] [--strict] [--output=DIR].
+
+Reads every example of every split once and tells what will be trained on: cases, patients, raters, sizes, spacing,
+empty share, agreement, intensity, and leaks between splits. Every faulty file is named and passed over. The same, with
+pictures, is written to DIR/data.html, by default below the config's folder of runs/; where the splits were made here,
+DIR/splits.csv lists them. Exit status 2 where nothing could be read, and with --strict where anything was faulty.
+"""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from ambdiff import main as program
+from ambdiff.errors import UserError
+
+_PICTURES = 8  # a split, evenly spaced
+
+
+def examine(data) -> tuple[dict, dict, list[str]]:
+    """({split: its Survey}, {split: some examples}, faults, a line each) of the data that a config names."""
+    from ambdiff.data import example, sources
+    from ambdiff.data.survey import Survey, leaks
+
+    # Readers then keep nothing, and tell a fault when its case is read, so that one does not hide the others.
+    limit, example.MEMORY_LIMIT = example.MEMORY_LIMIT, 0
+    surveys, pictures, faults = {}, {}, {}
+    try:
+        for split in example.SPLITS:
+            try:
+                source = sources.open_source(data, split)
+            except UserError as error:
+                faults[str(error)] = None
+                continue
+            survey, pictures[split] = Survey(data.num_classes), []
+            chosen = set(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int).tolist())
+            for row in tqdm(range(len(source)), desc=split, unit=' cases', mininterval=_seconds()):
+                try:
+                    found = source[row]
+                except UserError as error:
+                    faults[str(error)] = None
+                    chosen.add(row + 1)  # the next one stands in
+                    continue
+                survey.add(found)
+                if row in chosen:
+                    pictures[split].append(found)
+            survey.stored_sizes.update(getattr(source, 'stored_sizes', {}))
+            survey.notes.update(getattr(source, 'notes', {}))
+            survey.dropped_slices = getattr(source, 'dropped_slices', 0)
+            if survey.count:
+                surveys[split] = survey
+            faults |= dict.fromkeys(f'{split}: {line}' for line in survey.repeated_cases())
+    finally:
+        example.MEMORY_LIMIT = limit
+    return surveys, pictures, [*faults, *(f'leak: {line}' for line in leaks(surveys))]
+
+
+def table(surveys) -> Iterator[str]:
+    """The lines of what will be trained on, a column a split."""
+    columns = {split: survey.rows() for split, survey in surveys.items()}
+    rows = list(next(iter(columns.values())))
+    widths = {split: max(len(split), *(len(column[row]) for row in rows)) for split, column in columns.items()}
+    first = max(map(len, rows))
+    yield '  '.join([' ' * first, *(split.rjust(widths[split]) for split in columns)])
+    for row in rows:
+        yield '  '.join([row.ljust(first), *(column[row].rjust(widths[split]) for split, column in columns.items())])
+
+
+def _count(faults):
+    return f'{len(faults)} fault{"s" if len(faults) != 1 else ""}'
+
+
+def _seconds():
+    return 0.5 if sys.stderr.isatty() else 10
+
+
+def run(argv: list[str]) -> int:
+    """Examines, prints and writes as the flags say."""
+    del argv
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
+    from ambdiff.data import check_page, sources
+
+    config = flags.FLAGS.config
+    beside = program.default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])) / 'data'
+    folder = pathlib.Path(flags.FLAGS.output or beside).expanduser()
+    try:
+        surveys, pictures, faults = examine(config.data)
+        if not surveys:
+            for fault in faults[1:]:
+                print(f'faulty: {fault}')
+            raise UserError(faults[0])
+        print('\n'.join(table(surveys)))
+        notes = [f'{split}: {line}' for split, survey in surveys.items() for line in survey.remarks()]
+        for line in notes:
+            print(f'note: {line}')
+        for fault in faults:
+            print(f'faulty: {fault}')
+        print(_count(faults))
+        folder.mkdir(parents=True, exist_ok=True)
+        name = config.data.path or config.data.builder
+        simulated = not config.data.path and 'simulated' in config.data.builder
+        check_page.write(folder / 'data.html', name, surveys, pictures, notes, faults, simulated=simulated)
+        sources.write_splits(config.data, folder)
+        print(f'{folder / "data.html"}')
+    except UserError as error:
+        return program.fail(error)
+    except OSError as error:
+        return program.fail(f'{folder}: cannot be written (--output): {error.strerror or error}')
+    except KeyboardInterrupt:
+        print('ambdiff: interrupted', file=sys.stderr)
+        return 130
+    return program.fail(f'{_count(faults)}, listed above (--strict)') if faults and flags.FLAGS.strict else 0
+
+
+def main() -> None:
+    """Entry point."""
+    # Defined here, since other programs have flags of these names.
+    flags.DEFINE_bool('strict', False, 'Exit status 2 where any file is faulty or a split leaks.')
+    flags.DEFINE_string('output', None, 'Where the page goes; default runs/<config name>/data.')
+    app.run(run, flags_parser=program.parse_flags)
+
+
+if __name__ == '__main__':
+    main()
