@@ -63,5 +63,5 @@ def test_images_that_have_a_top_are_not_turned_in_sampling():
         assert config.data.upright
         methods.create(config)
         config.sample.symmetries = True
-        with pytest.raises(UserError, match='data.upright=True never turns them'):
+        with pytest.raises(UserError, match=r'data\.upright=True never turns them'):
             methods.create(config)
