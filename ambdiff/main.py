@@ -91,6 +91,7 @@ def run(argv: list[str]) -> int:
         if _MODE.value == 'train_and_evaluate':
             # A split that is missing is told now, not after hours of training.
             sources.open_source(config.data, config.evaluate.split)
+        if _MODE.value != 'evaluate':
             sources.write_splits(config.data, workdir)
         if _MODE.value != 'evaluate' and not train.train(config, workdir):
             return 0
