@@ -83,7 +83,11 @@ def mask_svg(mask: np.ndarray, colour: str, attributes: str = '') -> str:
         return ''
     path = outline(mask, limit=min(8 * sum(mask.shape), LONGEST_OUTLINE))
     if path:
-        return f'<path d="{path}" stroke="{colour}" fill="{colour}" {attributes}/>'
+        # Attributes, not CSS: rules with ancestors do not reach what <use> shows.
+        return (
+            f'<path d="{path}" stroke="{colour}" stroke-width="1.6" vector-effect="non-scaling-stroke" '
+            f'fill="{colour}" fill-opacity=".22" fill-rule="evenodd" {attributes}/>'
+        )
     (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0))
     inside = mask[top : bottom + 1, left : right + 1]
     picture = Image.frombytes('P', inside.shape[::-1], inside.astype(np.uint8).tobytes())

@@ -56,16 +56,23 @@ def view(
     samples: np.ndarray,
     spacing: tuple[float, float] = UNKNOWN,
     window: tuple[float, float, str] = (0.0, 1.0, ''),
-    answers: bool = True,
+    found: Sequence[modes.Mode] | None = None,
+    focus: tuple[int, int, int, int] | None = None,
 ) -> str:
     """The HTML of one image: answers, viewer, maps and strips.
 
     name starts the ids of its elements; image [H, W, C] float in [0, 1]; raters [M, H, W], M may be 0, and samples
-    [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; answers:
-    whether to list the distinct answers.
+    [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; found:
+    the distinct answers where they are not those of this image alone, as for a slice of a volume; focus: (top, left,
+    bottom, right) of what to show where nothing is drawn.
     """
     height, width = image.shape[:2]
-    frame = Frame(*crop(np.concatenate([raters, samples]).any(0), smallest=24), spacing)
+    union = np.concatenate([raters, samples]).any(0)
+    if focus and not union.any():
+        top, left, bottom, right = focus
+        frame = Frame(top, left, bottom - top, right - left, spacing)
+    else:
+        frame = Frame(*crop(union), spacing)
     pictures = figures.pictures(image)
     colours = [figures.RATER_COLOURS[i % len(figures.RATER_COLOURS)] for i in range(len(raters))]
     rater_tiles = ''.join(
@@ -84,7 +91,7 @@ def view(
     maps = _panels(name, pictures, frame, samples)
     strip = f'<h4>Raters</h4><div class="tiles">{rater_tiles}</div>' if len(raters) else ''
     return f"""<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>{masks}</defs></svg>
-{_answers(name, frame, samples, spacing) if answers else ''}<div class="top">{viewer}
+{_answers(name, frame, samples, spacing, found)}<div class="top">{viewer}
 <div><div class="panels">{maps}</div>{_shares(raters, samples, spacing)}</div></div>
 {strip}<h4>Samples, by area</h4><div class="tiles">{sample_tiles}</div>"""
 
@@ -121,9 +128,9 @@ def median_area(masks: np.ndarray, spacing: tuple[float, float] = UNKNOWN) -> st
     return f'{np.median(areas[areas > 0]):.0f} {"mm²" if modes.known(spacing) else "px"}'
 
 
-def _answers(name: str, frame: Frame, samples: np.ndarray, spacing: tuple[float, float]) -> str:
+def _answers(name: str, frame: Frame, samples: np.ndarray, spacing: tuple[float, float], found) -> str:
     """The distinct answers: share, words, and the most typical sample."""
-    found = modes.find(samples)
+    found = modes.find(samples) if found is None else found
     items = ''
     for mode, text in zip(found, modes.words(samples, found, spacing), strict=True):
         area = area_text(samples[mode.medoid], spacing)

@@ -92,7 +92,7 @@ aria-label="Zoom in">+</button><button type="button" data-zoom="out" aria-label=
 type="button" data-zoom="crop">Crop</button><button type="button" data-zoom="whole">Whole</button></div>
 <figcaption class="legend">{''.join(switches)}<label><input type="checkbox" checked data-shows="samples">
 <span class="key dashed"></span><span>drawn by at least <output aria-live="off">{start}</output> of {count}
-<small class="area"></small></span></label>
+<small class="area">{area_text(samples.sum(0) >= start, frame.spacing)}</small></span></label>
 <input class="slider" type="range" min="1" max="{count}" value="{start}" data-samples="{count}"
 aria-label="Outline what at least this many samples include">{_window(window)}</figcaption></figure>"""
 
