@@ -57,7 +57,9 @@ class Case:
 
 
 def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case], list[str]]:
-    """(cases, what was skipped and why) of a file, or of a folder and all below it but `leave_out` and hidden files.
+    """(cases, what was skipped and why) of a file, or of a folder and all below it.
+
+    `leave_out`, hidden folders and the shadow files of macOS (._NAME) are not looked at.
 
     Each picture and NIfTI is a case, and each DICOM series.
 
@@ -75,7 +77,7 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
         folders[:] = sorted(
             f for f in folders if not f.startswith('.') and (here / f).absolute() != leave_out.absolute()
         )
-        for file in sorted(here / name for name in files if not name.startswith('.')):
+        for file in sorted(here / name for name in files if not name.startswith('._')):
             where = file.relative_to(path).as_posix()
             if not _is_dicom(file):
                 if file.name.lower().endswith(_SUFFIXES):
