@@ -18,23 +18,16 @@ import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import checkpoint, methods, modes, predict, predict_cases, predict_output, sharding
+from ambdiff import checkpoint, modes, predict, predict_cases, predict_output, sharding
 from ambdiff.errors import UserError
 
-SIZE = 16  # of the tiny model's crops
+SIZE = tiny.SIZE
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     """An untrained tiny model as a file of weights."""
-    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
-    config = tiny.config('')
-    image = np.zeros((1, SIZE, SIZE, 1), np.float32)
-    params = jax.jit(methods.create(config).init)(jax.random.key(0), {'image': image})
-    rng = np.random.default_rng(0)  # at its start the network's output is zero
-    params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), np.float32), params)
-    checkpoint.save_safetensors(path, params, config, step=7, dtype='float32')
-    return path
+    return tiny.write_weights(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
 
 
 @pytest.fixture
@@ -44,9 +37,7 @@ def bright(monkeypatch):
 
     def draw(model, crops, folds):
         seen.extend(crops)
-        masks = np.repeat(crops[:, None, ..., 0] > 0.5, model.config.sample.num_samples, 1)
-        masks[:, 0] = False
-        return masks
+        return tiny.draw_bright(model, crops, folds)
 
     monkeypatch.setattr(predict.Model, 'draw', draw)
     return seen
@@ -55,11 +46,6 @@ def bright(monkeypatch):
 def run(weights, source, output, *more):
     flags = (f'--checkpoint={weights}', f'--input={source}', f'--output={output}', '--num_samples=4', '--num_steps=2')
     return predict.main([*flags, *more])
-
-
-def disc(shape, centre, radius=3.2):
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
 
 
 def summary(output, name):
@@ -92,7 +78,7 @@ def slice_dataset(pixels, z, number, uid):
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'png16'])
 def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path, kind):
-    mask = disc((30, 40), (12, 25))
+    mask = tiny.disc((30, 40), (12, 25))
     values = np.where(mask, 230, 20).astype(np.uint8)
     path = tmp_path / f'a.{kind.rstrip("16")}'
     picture = Image.fromarray(values.astype(np.uint16) * 257) if kind == 'png16' else Image.fromarray(values)
@@ -121,17 +107,17 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
 
 @pytest.mark.parametrize('with_point', [True, False])
 def test_tiles_cover_the_whole_slice_and_agree_where_they_overlap(weights, bright, tmp_path, with_point):
-    mask = disc((53, 70), (16, 16)) | disc((53, 70), (40, 60)) | disc((53, 70), (0, 69))
+    mask = tiny.disc((53, 70), (16, 16)) | tiny.disc((53, 70), (40, 60)) | tiny.disc((53, 70), (0, 69))
     Image.fromarray(np.where(mask, 230, 20).astype(np.uint8)).save(tmp_path / 'a.png')
     points = '--at=60,40; 16,16' if with_point else '--at='
     assert run(weights, tmp_path / 'a.png', tmp_path / 'out', points) == 0
     drawn = np.asarray(Image.open(tmp_path / 'out/a.png/samples_01.png')) > 0
     if with_point:  # nothing was asked about the corner
-        mask = mask & ~disc((53, 70), (0, 69))
+        mask = mask & ~tiny.disc((53, 70), (0, 69))
         points = summary(tmp_path / 'out', 'a.png')['points']
         assert [(p['at'], p['area']['p95']) for p in points] == [
-            ([60, 40], disc((53, 70), (40, 60)).sum()),
-            ([16, 16], disc((53, 70), (16, 16)).sum()),
+            ([60, 40], tiny.disc((53, 70), (40, 60)).sum()),
+            ([16, 16], tiny.disc((53, 70), (16, 16)).sum()),
         ]
     np.testing.assert_array_equal(drawn, mask)
 
@@ -142,7 +128,7 @@ def test_tiles_cover_the_whole_slice_and_agree_where_they_overlap(weights, brigh
 def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, order, signs):
     rng = np.random.default_rng(0)
     centre = np.array([21, 13, 3])
-    hu = np.where(np.stack([disc((40, 30), (centre[0], centre[1]))] * 7, -1), 30, -900).astype(np.int16)
+    hu = np.where(np.stack([tiny.disc((40, 30), (centre[0], centre[1]))] * 7, -1), 30, -900).astype(np.int16)
     hu[..., [0, 1, 5, 6]] = -900
     hu += rng.integers(0, 5, hu.shape, dtype=np.int16)
     affine = np.diag([0.6, 0.8, 2.5, 1.0])
@@ -172,7 +158,7 @@ def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, 
 
 
 def test_dicom_gives_a_segmentation_that_can_be_read_back(weights, bright, tmp_path):
-    mask = disc((40, 44), (18, 30))
+    mask = tiny.disc((40, 44), (18, 30))
     (tmp_path / 'in').mkdir()
     for number, file in enumerate(('c', 'a', 'b')):  # the names' order is not that of space
         hu = np.where(mask & (number == 1), 30, -900)
@@ -199,7 +185,7 @@ def test_dicom_gives_a_segmentation_that_can_be_read_back(weights, bright, tmp_p
 
 
 def test_a_header_that_lacks_what_a_segmentation_needs_costs_no_more_than_the_segmentation(weights, bright, tmp_path):
-    new = slice_dataset(np.where(disc((40, 44), (18, 30)), 30, -900), 10, 1, '1.2.4')
+    new = slice_dataset(np.where(tiny.disc((40, 44), (18, 30)), 30, -900), 10, 1, '1.2.4')
     del new.StudyInstanceUID
     new.save_as(tmp_path / 'a.dcm', enforce_file_format=True)
     assert run(weights, tmp_path / 'a.dcm', tmp_path / 'out', '--at=30,18') == 0
@@ -223,7 +209,7 @@ def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
     config = checkpoint.load_config(weights).copy_and_resolve_references()
     config.data.spacing = trained
     checkpoint.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
-    mask = disc((60, 64), (33, 21), radius)
+    mask = tiny.disc((60, 64), (33, 21), radius)
     write_nifti(tmp_path / 'a.nii', mask, spacing)
     assert run(tmp_path / 'w.safetensors', tmp_path / 'a.nii', tmp_path / 'out', '--at=21,33') == 0
     drawn = np.asarray(nibabel.load(tmp_path / 'out/a.nii/samples.nii.gz').dataobj)[:, :, 0, 1].T > 0
@@ -293,9 +279,9 @@ def folder(tmp_path):
         'sub_a.png',
     ]
     for number, name in enumerate(names):
-        Image.fromarray(np.where(disc((20, 20), (9, 9)), 200 + number, 9).astype(np.uint8)).save(folder / name)
+        Image.fromarray(np.where(tiny.disc((20, 20), (9, 9)), 200 + number, 9).astype(np.uint8)).save(folder / name)
     (folder / 'huge.png').write_bytes(lying_png(60_000, 60_000))
-    write_nifti(folder / 'lies.nii', disc((20, 20), (9, 9)), (1, 1))
+    write_nifti(folder / 'lies.nii', tiny.disc((20, 20), (9, 9)), (1, 1))
     lies = bytearray((folder / 'lies.nii').read_bytes())
     lies[42:48] = struct.pack('<3h', 4000, 4000, 900)
     (folder / 'lies.nii').write_bytes(lies)
@@ -354,14 +340,14 @@ def test_an_interrupted_run_goes_on_where_it_was_and_leaves_nothing_half_written
 
 def test_other_settings_or_content_make_a_case_anew(weights, bright, tmp_path):
     path, output = tmp_path / 'a.png', tmp_path / 'out'
-    Image.fromarray(np.where(disc((SIZE, SIZE), (9, 9)), 200, 9).astype(np.uint8)).save(path)
+    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (9, 9)), 200, 9).astype(np.uint8)).save(path)
     counts = []
     for more in ((), (), ('--seed=1',), ('--seed=1',), ('--seed=1', '--num_samples=2')):
         assert run(weights, path, output, *more) == 0
         counts.append(len(bright))
     assert counts == [1, 1, 2, 2, 3]
     assert not (output / 'a.png' / 'samples_02.png').exists(), 'nothing of the four samples before is left'
-    Image.fromarray(np.where(disc((SIZE, SIZE), (5, 5)), 200, 9).astype(np.uint8)).save(path)
+    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (5, 5)), 200, 9).astype(np.uint8)).save(path)
     assert run(weights, path, output, '--seed=1', '--num_samples=2') == 0
     assert len(bright) == 4
 
@@ -400,7 +386,7 @@ def test_mistakes_end_in_one_line_and_status_two(weights, bright, tmp_path, capf
 def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
     (tmp_path / 'in').mkdir()
     for name in ('a.png', 'b.png', 'c.png'):
-        mask = disc((40, 40), (10, 10)) | disc((40, 40), (30, 28))
+        mask = tiny.disc((40, 40), (10, 10)) | tiny.disc((40, 40), (30, 28))
         Image.fromarray(np.where(mask, 200, 9).astype(np.uint8)).save(tmp_path / 'in' / name)
     (tmp_path / 'points.csv').write_text('file,x,y\na.png,10,10\nb.png,28,30\nb.png,10,10\n')
     assert run(weights, tmp_path / 'in', tmp_path / 'out', f'--at={tmp_path / "points.csv"}') == 0
@@ -445,7 +431,7 @@ def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, 'load_config', several)
     monkeypatch.setattr(checkpoint, 'load_weights', lambda *_: ({}, 0))
-    wanted = np.where(disc((40, 40), (20, 20), 4), 2, np.where(disc((40, 40), (20, 20), 8), 1, 0))
+    wanted = np.where(tiny.disc((40, 40), (20, 20), 4), 2, np.where(tiny.disc((40, 40), (20, 20), 8), 1, 0))
     Image.fromarray(np.array([9, 130, 240], np.uint8)[wanted]).save(tmp_path / 'a.png')
     assert run(weights, tmp_path / 'a.png', tmp_path / 'out') == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'out/a.png/samples_00.png')), wanted)
