@@ -168,6 +168,44 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
         return _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema'], step
 
 
+def load_config(path: str) -> ml_collections.ConfigDict:
+    """The config that weights were trained with; fields that came later have their defaults.
+
+    Args:
+      path: a workdir, a step's folder or a .safetensors file.
+
+    Raises:
+      UserError: nothing there, or not readable.
+    """
+    place = pathlib.Path(path).absolute()
+    if place.is_file():
+        saved = load_safetensors(place)[1]
+    else:
+        in_step = place.name.isdigit() and (place / 'ema').is_dir()
+        folder = place.parent if in_step else place / 'checkpoints'
+        if not folder.is_dir():
+            what = 'holds no checkpoint' if place.exists() else 'does not exist'
+            raise UserError(f'{path} {what}: name a .safetensors file, a workdir or the folder of a step')
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        with ocp.CheckpointManager(folder, options=options, item_names=('state', 'ema', 'config')) as manager:
+            step = int(place.name) if in_step else manager.latest_step()
+            if step is None:
+                raise UserError(f'{folder} holds no checkpoint yet: train first')
+            saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+    config = default()
+    try:
+        for group, fields in saved.items():
+            if not isinstance(fields, dict):
+                config[group] = fields
+                continue
+            for name, value in fields.items():
+                if name in config[group]:
+                    config[group][name] = tuple(value) if isinstance(value, list) else value
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path} has a damaged config: {error}') from error
+    return config.lock()
+
+
 def save_safetensors(
     path: str | os.PathLike, params: Any, config: ml_collections.ConfigDict, step: int, dtype='float16'
 ) -> None:

@@ -73,7 +73,7 @@ class Drawer:
                 f'({method.bytes_per_mask(config.data.image_size) / 2**20:.0f} MiB)'
             )
         # Whole images if they fit, else one image a device in equal parts of its N masks.
-        self._images = self._devices * max(1, rows // self._num_samples)
+        self.chunk = self._devices * max(1, rows // self._num_samples)
         parts = next(
             p for p in range(1, self._num_samples + 1) if self._num_samples % p == 0 and self._num_samples // p <= rows
         )
@@ -88,9 +88,13 @@ class Drawer:
         self.seconds = 0.0
 
     def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C], image i with fold_in(key, i) -> [n, N, H, W]; adds to `seconds`."""
-        size = min(self._images, -(-len(images) // self._devices) * self._devices)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
+        """Images [n, H, W, C] -> [n, N, H, W]; adds to `seconds`.
+
+        key: one, image i has fold_in(key, i); or [n], one an image.
+        """
+        size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
+        size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
+        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
         drawn = []
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):
