@@ -95,7 +95,7 @@ class Checkpointer:
             self._manager.close()
         except Exception as error:
             if kind is None:
-                raise self._unwritten(error) from error
+                raise self._unwritten(error) from None
 
     @property
     def latest_step(self) -> int | None:
@@ -112,7 +112,9 @@ class Checkpointer:
         (partial,) = self.folder.glob(f'{self._saving}.*tmp*')
         integrity.write_manifest(partial)
 
-    def _unwritten(self, error: Exception) -> UserError:
+    def _unwritten(self, error: Exception) -> Exception:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # another process was lost: main.py says so
+            return error
         return UserError(
             f'checkpoint {self._saving} could not be written to {self.folder} ({integrity.first_line(error)}): '
             'make room there and start again; the run goes on from the newest whole one'
@@ -127,7 +129,7 @@ class Checkpointer:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # a full disk arrives as one of many types
-            raise self._unwritten(error) from error
+            raise self._unwritten(error) from None
 
     def save(self, step: int, state: Any, ema: Any, config: ml_collections.ConfigDict, record: dict | None = None):
         """Starts saving; returns once the arrays are copied.
@@ -148,7 +150,7 @@ class Checkpointer:
                 ),
             )
         except Exception as error:
-            raise self._unwritten(error) from error
+            raise self._unwritten(error) from None
 
     def tidy(self) -> int | None:
         """Puts what cannot be read aside; returns the newest step that can, None if there is none at all.

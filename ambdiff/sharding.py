@@ -110,8 +110,6 @@ def height_split(mesh: Mesh, levels: int, heights: tuple[int, ...]) -> Callable[
       UserError: an H does not divide over the axis.
     """
     parts = mesh.shape['model']
-    if parts == 1:
-        return lambda h, level: h
     if not 1 <= levels <= len(heights):
         raise UserError(f'config.mesh.height_levels={levels} must lie in 1 .. {len(heights)}, the levels of the U-Net')
     for height in heights[:levels]:

@@ -133,10 +133,11 @@ class _Run:
                 f'config.train.batch_size={train.batch_size} does not divide into '
                 f'config.train.accumulation_steps={parts} parts over {shared} devices'
             )
-        size, patch = config.data.image_size, config.model.patch_size
-        heights = tuple(size // (patch * 2**level) for level in range(len(config.model.channel_mult)))
-        place = sharding.height_split(self.mesh, config.mesh.height_levels, heights)
-        self.method = methods.create(config, place)
+        self.method = methods.create(config)
+        if self.mesh.shape['model'] > 1:
+            size, patch = config.data.image_size, config.model.patch_size
+            heights = tuple(size // (patch * 2**level) for level in range(len(config.model.channel_mult)))
+            self.method = methods.create(config, sharding.height_split(self.mesh, config.mesh.height_levels, heights))
         self.optimiser = optim.create(config.optim, train.num_steps)
         self.rows = pipeline.Rows(sources.open_source(config.data, 'train'), config.seed)
         logger.info('training on %s', sources.describe(self.rows.source))
@@ -175,7 +176,7 @@ class _Run:
         train = self.config.train
         first = step // train.updates_per_batch * train.batch_size
         local = pipeline.batch(self.rows, [first + row for row in self._mine])
-        return jax.tree.map(lambda x: self.place(x), local)
+        return jax.tree.map(self.place, local)
 
     def place(self, local: np.ndarray) -> Array:
         """This process's rows of an array as the part of the whole batch that they are."""
