@@ -231,7 +231,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
                 state = run.start() if step is None else run.restore(checkpointer, step)
                 rollbacks.restore({} if step is None else checkpointer.record(step))
                 checkpointer.forget_after(step or 0)
-                logger.info('going on from step %d of %s' if step else 'starting at step %d in %s', step or 0, workdir)
+                logger.info(
+                    'going on from step %d of %s' if step is not None else 'starting at step %d in %s',
+                    step or 0,
+                    workdir,
+                )
                 if int(state.step) >= config.train.num_steps:
                     return True
                 if run.step_fn is None:
@@ -313,6 +317,6 @@ def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> boo
                 checkpointer.save(step, kept, {'ema': state.ema}, config, rollbacks.record())
         if stop:
             checkpointer.wait()
-            logger.info('stopped by SIGTERM at step %d, which is saved: the same command goes on from there', step)
+            logger.info('stopped by SIGTERM at step %d: it is saved, and the same command goes on from there', step)
             return False
     return True

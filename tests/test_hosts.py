@@ -95,7 +95,7 @@ def test_sigterm_to_one_of_four_processes_saves_on_all_at_the_same_step(four):
     workdir, statuses = four
     assert statuses == [0, 0, 0, 0]
     said = (workdir / 'log.0').read_text()
-    step = int(said.split('stopped by SIGTERM at step ')[1].split(',')[0])
+    step = int(said.split('stopped by SIGTERM at step ')[1].split(':')[0])
     assert step >= 10 and 'the same command goes on from there' in said
     assert f'going on from step {step} ' in said
 
