@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from ambdiff import baselines, methods, metrics, report, sharding
+from ambdiff import baselines, hosts, methods, metrics, report, sharding
 from ambdiff.checkpoint import load_weights
 from ambdiff.data import sources
 from ambdiff.errors import UserError
@@ -51,9 +51,20 @@ class Cases:
 
 def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
     """These examples of a source."""
-    examples = [source[i] for i in indices]
+    examples = [source[int(i)] for i in indices]
     stack = lambda name: np.stack([e[name] for e in examples])
     return Cases(stack('image'), stack('masks'), stack('present'), [str(e['case']) for e in examples])
+
+
+def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:
+    """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
+    arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
+    return Cases(*arrays[:3], hosts.gather_texts(cases.names, total)), arrays[3]
+
+
+def image_keys(key: jax.Array, rows: Sequence[int]) -> jax.Array:
+    """The key of each image, from its row in the split: [n]."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(np.asarray(rows))
 
 
 class Drawer:
@@ -87,14 +98,10 @@ class Drawer:
         self._compiled = {}
         self.seconds = 0.0
 
-    def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C] -> [n, N, H, W]; adds to `seconds`.
-
-        key: one, image i has fold_in(key, i); or [n], one an image.
-        """
+    def __call__(self, params, images: np.ndarray, keys: jax.Array, progress: bool = False) -> np.ndarray:
+        """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`."""
         size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
         size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
-        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
         drawn = []
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):
@@ -168,12 +175,16 @@ def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndar
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
     """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
 
+    Each process draws the masks of its share of the images; what they drew is gathered once, and the main process
+    measures and writes. The others return {}.
+
     After training, config.checkpoint is where that started: `trained_here` evaluates what it came to.
 
     Raises:
       UserError: no checkpoint, one of another architecture, or faulty data.
     """
-    mesh = sharding.create_mesh(config.mesh)
+    sharding.create_mesh(config.mesh)  # only to be told now if it does not suit
+    mesh = sharding.local_mesh()
     method = methods.create(config)
     split = config.evaluate.split
     source = sources.open_source(config.data, split)
@@ -189,10 +200,16 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
 
     folder = workdir / 'evaluation'
     folder.mkdir(parents=True, exist_ok=True)  # told before the sampling if it cannot be
-    cases = load(source, evenly_spaced(len(source), config.evaluate.max_images))
+    chosen = np.array(evenly_spaced(len(source), config.evaluate.max_images))
+    rows = hosts.share(len(chosen))
+    cases = load(source, chosen[rows])
     drawer = Drawer(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = drawer(params, cases.images, key, progress=True)
+    samples = drawer(params, cases.images, image_keys(key, rows), progress=hosts.is_main())
+    cases, samples = gather(cases, samples, len(chosen))
+    if not hosts.is_main():
+        hosts.meet('evaluation is written')
+        return {}
     others = _masks_of_others(config, source)
     model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed)
 
@@ -219,6 +236,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     if config.data.num_classes > 1:
         result['per_class'] = {str(k): metrics.summarize(values)[0] for k, values in enumerate(classes, 1)}
     _write_files(folder, config, result, model, table, cases, samples)
+    hosts.meet('evaluation is written')
     return result
 
 

@@ -78,6 +78,8 @@ _RANGES = {
     'train.checkpoint_every': (1, _MANY),
     'train.keep_checkpoints': (1, _MANY),
     'train.sample_images': (1, _MANY),
+    'train.spike_factor': (0, _MANY),
+    'train.max_rollbacks': (0, _MANY),
     'sample.eta': (0, 1),
     'sample.num_samples': (1, _MANY),
     'sample.level_time': (0.01, 1),
@@ -145,7 +147,7 @@ class CIMD:
     frozen: Params  # AMN and ACN if they stay as drawn: constants of the loss
 
     @classmethod
-    def create(cls, config: ml_collections.ConfigDict) -> 'CIMD':
+    def create(cls, config: ml_collections.ConfigDict, place=None) -> 'CIMD':
         """From the config's groups model, diffusion, method and sample.
 
         Raises:
@@ -172,6 +174,7 @@ class CIMD:
             patch_size=model.patch_size,
             remat=model.remat,
             dtype=jnp.dtype(model.dtype),
+            place=place,
         )
         if config.data.image_size % unet.stride:
             raise UserError(
