@@ -17,17 +17,19 @@ def default() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder
-    data.builder = ''  # 'lidc_simulated' or ''; what to build and read when no path is given
+    data.builder = ''  # 'ms_mri' and 'bone_us' build from data.path; 'lidc_simulated' .. (data/sources.py) need none
     data.build_dir = 'data'  # where builders write
     data.image_size = 128  # pixels, height = width
     data.fit = 'crop'  # other sizes: 'crop' (centre crop, or padding) or 'resize'
     data.channels = 1  # image channels
     data.num_raters = 4  # masks an image; a case with fewer has the rest marked missing
     data.num_classes = 1  # 1: foreground or not; K > 1: masks are label maps of 0 (background) .. K
-    data.intensity = 'hu_window'  # stored values to [0, 1]: 'hu_window', 'percentile' or 'full_range'
+    data.intensity = 'hu_window'  # stored values to [0, 1]: 'hu_window', 'percentile', 'b_mode' or 'full_range'
     data.hu_window = (-1000.0, 400.0)  # 'hu_window': the HU of 0 and of 1
     data.spacing = 0.0  # mm a pixel that slices are resampled to; 0 = as stored
+    data.fold = 0  # 'ms_mri': the subject that is tested, 0 = the first; the next one validates, the others train
     data.augment = True  # flips and quarter turns in training
+    data.upright = False  # images have a top (depth in ultrasound): augment by mirroring left and right alone
 
     config.model = model = ConfigDict()
     model.channels = 128  # width of the widest level
@@ -156,4 +158,22 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.sample.start = 'level_set'
     config.sample.symmetries = True
     config.sample.memory_mib = 256.0
+    return config
+
+
+def learns_in_minutes(config: ConfigDict) -> ConfigDict:
+    """Changes a config to a run of minutes on two CPU cores, 64x64 and `learns_fast` made smaller, and returns it."""
+    learns_fast(config)
+    config.data.image_size = 64
+    config.model.channels = 32
+    config.optim.learning_rate = 2e-3
+    config.optim.warmup_steps = 100
+    config.optim.ema_decay = 0.99
+    config.train.num_steps = 600
+    config.train.checkpoint_every = 100
+    config.train.sample_every = 300
+    config.train.sample_images = 16
+    config.sample.num_steps = 8
+    config.sample.level_time = 0.85
+    config.evaluate.max_images = 80
     return config

@@ -130,7 +130,7 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_classes: int, seed: int):
+def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_classes: int, seed: int, fresh=None):
     """The model's metrics beside the baselines', all at the same N.
 
     Args:
@@ -140,10 +140,11 @@ def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_c
       train_present: [K, M] bool, which of them a rater gave.
       num_classes: metrics are means over so many foreground classes.
       seed: of the baselines' draws.
+      fresh: [n, N, H, W], fresh draws from the raters' own distribution, where it is known.
 
     Returns:
       (per image values of the model, the same for each class, {row: (means, standard errors)} with the rows model,
-      empty, other_patients, rater_vs_rest, raters_resampled).
+      empty, other_patients, rater_vs_rest, raters_resampled, and fresh_raters where `fresh` is given).
     """
     rng = np.random.default_rng(seed)
     raters, present = cases.raters, cases.present
@@ -159,6 +160,8 @@ def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_c
         'rater_vs_rest': metrics.class_mean(rest),
         'raters_resampled': score(baselines.raters_resampled(raters, present, number, rng))[0],
     }
+    if fresh is not None:
+        rows['fresh_raters'] = score(fresh)[0]
     return model, classes, {name: metrics.summarize(values) for name, values in rows.items()}
 
 
@@ -170,6 +173,15 @@ def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndar
         logger.info('other_patients draws from the split evaluated: %s', error)
     examples = [source[i] for i in range(len(source))]
     return np.stack([e['masks'] for e in examples]), np.stack([e['present'] for e in examples])
+
+
+def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[int]) -> np.ndarray | None:
+    """N fresh answers [n, N, H, W] to each chosen image where the raters are simulated; None where they are people."""
+    draw = getattr(source, 'fresh_answers', None)
+    if draw is None:
+        return None
+    draws = [draw(row, config.sample.num_samples, np.random.default_rng((config.seed, 0x5EED, row))) for row in chosen]
+    return np.stack(draws).astype(bool)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
@@ -211,7 +223,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         hosts.meet('evaluation is written')
         return {}
     others = _masks_of_others(config, source)
-    model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed)
+    fresh = _fresh_answers(config, source, chosen)
+    model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed, fresh)
 
     means, errors = table['model']
     result = {
@@ -263,8 +276,7 @@ def _write_files(folder, config, result, model, table, cases, samples) -> None:
         'seconds a mask': f'{result["seconds_per_mask"]:.4f} on {result["device"]}',
         'seed': str(config.seed),
     }
-    simulated = not config.data.path and 'simulated' in config.data.builder
-    notice = 'Outlines by real radiologists; the images are simulated.' if simulated else ''
+    notice = sources.notice(config.data)
     if config.data.num_classes > 1:
         notice = f'{notice} Pictures show all {config.data.num_classes} classes as one; scores are means over classes.'
     report.write(
@@ -283,6 +295,8 @@ def _write_files(folder, config, result, model, table, cases, samples) -> None:
     print(format_table(table))
     for label, means in result.get('per_class', {}).items():
         print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
+    if notice:
+        print(notice.strip())
     print(f'{folder / "report.html"}')
 
 

@@ -90,7 +90,7 @@ class Model:
         """Crops [n, S, S, C], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
         import jax
 
-        keys = jax.vmap(lambda number: jax.random.fold_in(self._key, number))(folds)
+        keys = evaluate.image_keys(self._key, folds)
         return self._drawer(self._params, crops, keys)
 
 

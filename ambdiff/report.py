@@ -29,6 +29,7 @@ METRICS = (
 ROWS = {
     'model': ('This model', ''),
     'raters_resampled': ('Raters, redrawn', 'the floor: draws from the raters’ own answers'),
+    'fresh_raters': ('Raters, asked anew', 'what a perfect model gets: fresh answers of the simulated raters'),
     'rater_vs_rest': ('One rater', 'a single rater against the others'),
     'other_patients': ('Other patients', 'random masks of other patients'),
     'empty': ('Nothing', 'always the empty mask'),

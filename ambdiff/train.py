@@ -77,7 +77,8 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, loss_key = jax.random.split(key)
         if config.data.augment:
-            batch = augment.flips_and_turns(batch, augment_key)
+            change = augment.mirror if config.data.upright else augment.flips_and_turns
+            batch = change(batch, augment_key)
         compute = gradient if parts == 1 else accumulated
         grads, metrics = compute(state.params, batch, loss_key)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
@@ -143,6 +144,8 @@ class _Run:
         self.optimiser = optim.create(config.optim, train.num_steps)
         self.rows = pipeline.Rows(sources.open_source(config.data, 'train'), config.seed)
         logger.info('training on %s', sources.describe(self.rows.source))
+        if sources.notice(config.data):
+            logger.info('%s', sources.notice(config.data))
         self.validate = _Validation(config) if train.sample_every else None
         init = lambda key: create_state(config, self.method, self.optimiser, key)
         abstract = jax.eval_shape(init, jax.random.key(config.seed))

@@ -7,10 +7,11 @@ Variants, as --config=configs/lidc.py:VARIANT
   released  CIMD as its released code runs it (docs/parity.md lists the differences)
   small     64x64, x0-prediction with cross-entropy, 16 network evaluations a mask:
             about an hour on two CPU cores; expected result in the README
+  simulated the same kind of model for minutes, real outlines on simulated images; needs no data (configs/demo.py)
   pod       the paper's setting in bfloat16 on as many accelerators as there are
 """
 
-from ambdiff.config import default, learns_fast
+from ambdiff.config import default, learns_fast, learns_in_minutes
 
 
 def get_config(variant: str = ''):
@@ -27,6 +28,9 @@ def get_config(variant: str = ''):
     elif variant == 'small':
         learns_fast(config)
         config.data.image_size = 64
+    elif variant == 'simulated':
+        learns_in_minutes(config)
+        config.data.builder = 'lidc_simulated'
     elif variant == 'pod':
         config.model.dtype = 'bfloat16'
         config.train.batch_size = 1024
@@ -35,5 +39,5 @@ def get_config(variant: str = ''):
         config.optim.warmup_steps = 1000
         config.optim.schedule = 'cosine'
     elif variant:
-        raise ValueError(f"configs/lidc.py has no variant '{variant}'; it has released, small and pod")
+        raise ValueError(f"configs/lidc.py has no variant '{variant}'; it has released, small, simulated and pod")
     return config

@@ -138,7 +138,7 @@ def read(case: Case, data) -> Read:
     masks = np.stack([read_mask(path, case.image, image, data.num_classes) for path in case.masks], axis=1)
     spacing = image.spacing[1:]
     if data.spacing > 0:
-        unit, masks = _resampled(case.image, unit, masks, spacing, data.spacing)
+        unit, masks = resampled(case.image, unit, masks, spacing, data.spacing)
         spacing = (data.spacing, data.spacing)
     return Read(unit, masks, spacing, image.notes)
 
@@ -253,8 +253,12 @@ def _check_place(path, mask, image_path, image):
         )
 
 
-def _resampled(path, image, masks, spacing, target):
-    """Image (bilinear, antialiased) and masks (nearest) at `target` mm a pixel."""
+def resampled(path, image, masks, spacing, target):
+    """Image [Z, H, W, C] (bilinear, antialiased) and masks [Z, M, H, W] (nearest) at `target` mm a pixel.
+
+    Raises:
+      UserError: naming `path`: the spacing is not known, or the result would be too large.
+    """
     if not np.isfinite(spacing).all():
         raise UserError(f'{path}: has no pixel spacing to resample from; set --config.data.spacing=0')
     height, width = (max(1, round(n * mm / target)) for n, mm in zip(image.shape[1:3], spacing, strict=True))

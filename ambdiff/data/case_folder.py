@@ -38,28 +38,38 @@ def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
       UserError: no case, a faulty case or table, or one patient in two splits; the message names the place and the
         cure.
     """
-    cases = _cases(root)
-    if example.MEMORY_LIMIT:
-        for case in cases:
-            if case.fault:
-                raise UserError(case.fault)
-    most = max((case for case in cases if not case.fault), key=lambda case: len(case.masks))
-    if len(most.masks) > data.num_raters:
-        raise UserError(
-            f'{root}: the case {most.name} has {len(most.masks)} masks, but config.data.num_raters is '
-            f'{data.num_raters}; set --config.data.num_raters={len(most.masks)}'
-        )
-    table = split_table(root, cases)
-    for patient, where in splits.shared_patients(table).items():
-        message = f"{root}: the patient '{patient}' is in {' and '.join(where)}; keep each patient in one split"
-        if example.MEMORY_LIMIT:
-            raise UserError(message)
+    cases, table = checked(root, data.num_raters)
     chosen = [case for case in cases if table[case.name][1] == split]
     if not chosen:
         raise UserError(
             f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in {TABLE}"
         )
     return Source(root, split, chosen, [table[case.name][0] for case in chosen], data)
+
+
+def checked(root: pathlib.Path, num_raters: int) -> tuple[list[Case], dict[str, tuple[str, str]]]:
+    """The cases below a folder and {case: (patient, split)}, their files found but not read.
+
+    Raises:
+      UserError: as `open_split`.
+    """
+    cases = _cases(root)
+    if example.MEMORY_LIMIT:
+        for case in cases:
+            if case.fault:
+                raise UserError(case.fault)
+    most = max((case for case in cases if not case.fault), key=lambda case: len(case.masks))
+    if len(most.masks) > num_raters:
+        raise UserError(
+            f'{root}: the case {most.name} has {len(most.masks)} masks, but config.data.num_raters is '
+            f'{num_raters}; set --config.data.num_raters={len(most.masks)}'
+        )
+    table = split_table(root, cases)
+    for patient, where in splits.shared_patients(table).items():
+        message = f"{root}: the patient '{patient}' is in {' and '.join(where)}; keep each patient in one split"
+        if example.MEMORY_LIMIT:
+            raise UserError(message)
+    return cases, table
 
 
 def split_table(root: pathlib.Path, cases: list[Case] | None = None) -> dict[str, tuple[str, str]]:

@@ -5,6 +5,7 @@ A source is random access: `len(source)`, and `source[i]` is the example dict of
 a folder by the case folders in it.
 """
 
+import importlib
 import pathlib
 
 import h5py
@@ -19,6 +20,24 @@ HELP = (
     '--config.data.path=FILE_OR_FOLDER; without data, run '
     'python -m ambdiff.main --config=configs/demo.py'
 )
+
+# Builders that need files, and where those come from.
+FROM_FILES = {
+    'ms_mri': (
+        'the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated'
+    ),
+    'bone_us': (
+        'a folder a case with image.* and mask_*.* (docs/data/bone_us.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/bone_us.py:simulated'
+    ),
+}
+_NOTICES = {
+    'lidc_simulated': 'Outlines by real radiologists; the images are simulated.',
+    'ms_mri_simulated': 'Simulated: the images and the raters are computed, and no patient is shown.',
+    'bone_us_simulated': 'Simulated: the images and the raters are computed, and no patient is shown.',
+}
+BUILDERS = (*FROM_FILES, *_NOTICES)
 
 
 def open_source(data, split: str):
@@ -40,13 +59,20 @@ def open_source(data, split: str):
             f'config.data.image_size is {data.image_size} and config.data.num_raters '
             f'{data.num_raters}; both must be at least 1'
         )
+    if data.builder and data.builder not in BUILDERS:
+        raise UserError(f"config.data.builder '{data.builder}' does not exist; choose {', '.join(BUILDERS)}")
+    if data.builder in FROM_FILES or not data.path:
+        return _open_builder(data, split)
     path = pathlib.Path(data.path).expanduser()
-    layout = _layout(path) if data.path else None
+    layout = _layout(path)
     if data.channels != 1 and layout is not case_folder:  # which compares it with each file
         raise UserError(f'config.data.channels is {data.channels}; this data has 1 channel')
-    if not layout:
-        return _open_builder(data, split)
     return layout.open_split(path, split, data)
+
+
+def notice(data) -> str:
+    """What must be said wherever this data shows: that it is simulated; '' for real data."""
+    return '' if data.path else _NOTICES.get(data.builder, '')
 
 
 def write_splits(data, workdir: pathlib.Path) -> None:
@@ -55,7 +81,7 @@ def write_splits(data, workdir: pathlib.Path) -> None:
     As patients.csv beside the cases it gives the same splits again.
     """
     path = pathlib.Path(data.path).expanduser()
-    if data.path and _layout(path) is case_folder:
+    if data.path and data.builder != 'ms_mri' and _layout(path) is case_folder:  # the folds of 'ms_mri' are its splits
         splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
 
 
@@ -80,12 +106,23 @@ def describe(source) -> str:
 def _open_builder(data, split):
     if not data.builder:
         raise UserError(f'no data: config.data.path and config.data.builder are empty; {HELP}')
-    if data.builder != 'lidc_simulated':
-        raise UserError(f"config.data.builder '{data.builder}' does not exist; choose lidc_simulated")
-    # Imported here: tensorflow-datasets takes seconds, and readers of files need none of it.
-    from ambdiff.data import lidc_simulated
-
-    return lidc_simulated.open_split(data.build_dir, data.image_size, split)
+    if data.builder in FROM_FILES and not data.path:
+        raise UserError(f'no data: config.data.path is empty; {FROM_FILES[data.builder]}')
+    # Imported only now: tensorflow-datasets takes seconds, and readers of files need none of it.
+    builder = importlib.import_module(f'ambdiff.data.{data.builder}')
+    if data.builder in FROM_FILES:
+        source = builder.open_split(data, split)
+    else:
+        source = builder.open_split(data.build_dir, data.image_size, split)
+    first = source[0]
+    channels, raters = first['image'].shape[-1], len(first['masks'])
+    if data.channels != channels:
+        raise UserError(
+            f'config.data.channels is {data.channels}; this data has {channels} channel{"s" if channels > 1 else ""}'
+        )
+    if data.num_raters != raters:
+        raise UserError(f'config.data.num_raters is {data.num_raters}; this data has {raters} raters')
+    return source
 
 
 def _layout(path):

@@ -117,6 +117,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
         )
     if config.sample.start == 'level_set' and diffusion.prediction != 'x0':
         raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
+    if config.sample.symmetries and config.data.upright:
+        raise UserError(
+            'config.sample.symmetries=True draws masks from turned images, but training with config.data.upright=True '
+            'never turns them: set one of the two to False'
+        )
     if not 1 <= config.sample.num_steps <= diffusion.num_steps:
         raise UserError(
             f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
@@ -144,6 +149,7 @@ class CIMD:
     diffusion: GaussianDiffusion
     method: ml_collections.ConfigDict
     sampling: ml_collections.ConfigDict
+    upright: bool  # images have a top (data.upright)
     frozen: Params  # AMN and ACN if they stay as drawn: constants of the loss
 
     @classmethod
@@ -212,7 +218,7 @@ class CIMD:
             image = jnp.zeros((1, 8, 8, config.data.channels))
             draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), image, channels))
             frozen = jax.tree.map(np.asarray, draw(config.method.encoder_seed))
-        return cls(unet, encoder, process, config.method, config.sample, frozen)
+        return cls(unet, encoder, process, config.method, config.sample, config.data.upright, frozen)
 
     def _images(self, images: Array) -> Array:
         low, high = self.method.image_range
@@ -335,8 +341,9 @@ class CIMD:
         else:
             start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
             levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
-        # The frame that mask n is drawn in.
-        turns = jnp.arange(num_samples) % 8 * self.sampling.symmetries
+        # The frame that mask n is drawn in; of images with a top only the mirror.
+        turns = jnp.arange(num_samples) % 2 * 2 if self.upright else jnp.arange(num_samples) % 8
+        turns = turns * self.sampling.symmetries
         turns = jnp.broadcast_to(turns, (batch, num_samples))
 
         def by_parts(draw, *arrays):

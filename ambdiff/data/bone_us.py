@@ -1,0 +1,129 @@
+"""`bone_us`: your own ultrasound with several raters, built once from the `folder` layout (`ambdiff.data.case_files`).
+
+  CASE/image.*      PNG, JPEG, TIFF, NIfTI or DICOM: one B-mode picture, or the frames of a sweep
+  CASE/mask_*.*     one file a rater; a case may have fewer than config.data.num_raters
+  patients.csv      optional: columns case, patient and, if you like, split (`ambdiff.data.case_folder`)
+
+A tensorflow-datasets builder. Colour becomes luminance. The scanner has compressed the envelope to its logarithm
+already, so nothing is done to the speckle: with config.data.intensity = 'b_mode' each picture becomes
+(v - p1) / (p99.9 - p1), percentiles over the pixels above 0, which takes out gain and dynamic range
+(`ambdiff.data.intensity` says why). Every frame is an example, also one in which no rater drew: that a picture shows no
+bone is an answer too.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import ml_collections
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from ambdiff.data import built, case_files, case_folder, example
+from ambdiff.data.case_files import Case
+from ambdiff.data.example import SPLITS
+from ambdiff.errors import UserError
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class BoneUsConfig(tfds.core.BuilderConfig):
+    """What is built from which folder; the name carries a fingerprint of both."""
+
+    root: pathlib.Path
+    cases: list[Case]
+    table: dict[str, tuple[str, str]]  # case -> (patient, split)
+    data: ml_collections.ConfigDict
+
+
+class BoneUs(tfds.core.GeneratorBasedBuilder):
+    """A user's own ultrasound pictures and their raters."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        data = self.builder_config.data
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Ultrasound with several raters, from a user's own folder.",
+            features=built.features(data.image_size, 1, data.num_raters, np.uint8),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # the files are the user's own
+        cases, table = self.builder_config.cases, self.builder_config.table
+        bar = tqdm(total=len(cases), desc='bone_us', unit=' cases', mininterval=0.5 if sys.stderr.isatty() else 10)
+        chosen = {name: [case for case in cases if table[case.name][1] == name] for name in SPLITS}
+        patients = {name: sorted({table[case.name][0] or case.name for case in chosen[name]}) for name in SPLITS}
+        self.info.metadata.update(patients)
+        return {name: self._generate_examples(chosen[name], bar) for name in SPLITS if chosen[name]}
+
+    def _generate_examples(self, chosen, bar):
+        config = self.builder_config
+        parts = built.Parts(pathlib.Path(self._data_dir_root) / self.name / f'parts.{config.name}')
+        for case in chosen:
+            kept = parts.get(case.name, lambda case=case: self._frames(case))
+            for frame in range(len(kept['image'])):
+                name = case.name if len(kept['image']) == 1 else f'{case.name}_z{frame:03d}'
+                arrays = {field: kept[field][frame] for field in ('image', 'masks', 'present')}
+                patient = config.table[case.name][0] or case.name
+                yield name, {**arrays, 'case': name, 'patient': patient, 'spacing': kept['spacing']}
+            bar.update()
+        if bar.n >= bar.total:
+            bar.close()
+            parts.clear()
+
+    def _frames(self, case):
+        """The frames of a case as they are stored."""
+        config = self.builder_config
+        read = case_files.read(case, config.data)
+        made = []
+        for frame, (image, masks) in enumerate(zip(read.image, read.masks, strict=True)):
+            masks, present = example.padded(str(config.root / case.name), masks, config.data.num_raters)
+            fitted = example.make(
+                image,
+                masks,
+                case=case.name,
+                patient='',
+                index=int(built.digest(case.name), 16) + frame,  # the raters' order is the case's own
+                size=config.data.image_size,
+                fit=config.data.fit,
+                spacing=read.spacing,
+                present=present,
+            )
+            made.append(built.record(fitted, np.uint8))
+        stacked = {field: np.stack([e[field] for e in made]) for field in ('image', 'masks', 'present')}
+        return stacked | {'spacing': made[0]['spacing']}
+
+
+def open_split(data: ml_collections.ConfigDict, split: str) -> built.Source:
+    """Opens a split of the user's folder, building the data set on first use.
+
+    Args:
+      data: the config's data group.
+      split: 'train', 'validation' or 'test'.
+
+    Raises:
+      UserError: files are missing, damaged or do not fit each other, a patient is in two splits, or the split is empty;
+        the message names the place.
+    """
+    root = pathlib.Path(data.path).expanduser().absolute()
+    if data.channels != 1:
+        raise UserError(f'config.data.channels is {data.channels}; bone_us has 1 channel')
+    cases, table = case_folder.checked(root, data.num_raters)
+    fields = 'image_size', 'fit', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
+    files = [path for case in cases for path in (case.image, *case.masks)]
+    config = BoneUsConfig(
+        name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, [data[f] for f in fields], table)}',
+        root=root,
+        cases=cases,
+        table=table,
+        data=data,
+    )
+    builder = built.opened(BoneUs, data.build_dir, config=config)
+    if split not in builder.info.splits:
+        raise UserError(
+            f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in patients.csv"
+        )
+    return built.Source([builder.as_data_source(split=split)], builder.info.metadata[split])

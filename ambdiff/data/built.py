@@ -1,0 +1,164 @@
+"""Data sets that are built once as tensorflow-datasets (ArrayRecord, no TensorFlow) and then read at random.
+
+A build is whole or absent: it is written beside its place, which it takes when complete. What a build reads from
+files is kept file by file until then (`Parts`), so that one that was interrupted goes on where it was.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ambdiff.data.example import Example
+from ambdiff.errors import UserError
+
+
+def features(size: int, channels: int, num_raters: int, dtype: type) -> tfds.features.FeaturesDict:
+    """What a record holds: image [size, size, channels] of an unsigned type, and the rest."""
+
+    def stored(*shape, dtype):
+        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
+
+    return tfds.features.FeaturesDict(
+        {
+            'image': stored(size, size, channels, dtype=dtype),
+            'masks': stored(num_raters, size, size, dtype=np.uint8),
+            'present': stored(num_raters, dtype=np.bool_),
+            'case': tfds.features.Text(),
+            'patient': tfds.features.Text(),
+            'spacing': stored(2, dtype=np.float32),
+        }
+    )
+
+
+def record(example: Example, dtype: type) -> dict:
+    """An example dict as `features` stores it."""
+    most = np.iinfo(dtype).max
+    return example | {'image': np.rint(example['image'] * np.float32(most)).astype(dtype)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Random access to the examples of a split, as `ambdiff.data.example` describes them.
+
+    Attributes:
+      stored: the parts of the split, data sources of one builder.
+      patients: each patient of the split once.
+      fresh_answers: for simulated raters, (row, count, rng) -> uint8 [count, H, W]: fresh answers to the row's image,
+        each by a rater drawn uniformly; None where the raters are people.
+    """
+
+    stored: Sequence
+    patients: Sequence[str]
+    fresh_answers: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return sum(map(len, self.stored))
+
+    def __getitem__(self, row: int) -> Example:
+        """The example of a row."""
+        if not 0 <= row < len(self):
+            raise IndexError(f'row {row} of {len(self)}')
+        for part in self.stored:
+            if row < len(part):
+                break
+            row -= len(part)
+        found = part[row]
+        most = np.float32(np.iinfo(found['image'].dtype).max)
+        return {
+            'image': found['image'].astype(np.float32) / most,
+            'masks': found['masks'],
+            'present': found['present'],
+            'case': found['case'].decode(),
+            'patient': found['patient'].decode(),
+            'spacing': found['spacing'],
+        }
+
+
+def opened(make: Callable[..., tfds.core.GeneratorBasedBuilder], build_dir: str | os.PathLike, **arguments):
+    """The builder make(data_dir=.., file_format=.., **arguments), its data set built if that was not done before.
+
+    Raises:
+      UserError: build_dir cannot be written, or files of the data set are gone.
+    """
+    folder = pathlib.Path(build_dir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(folder / f'{make.name}.lock'):
+            builder = make(data_dir=folder, file_format='array_record', **arguments)
+            home = pathlib.Path(builder.data_dir)
+            if not (home / 'dataset_info.json').is_file():
+                _build(builder, home)
+    except OSError as error:
+        raise UserError(
+            f'{folder} (config.data.build_dir): the data set cannot be written ({error.strerror or error})'
+        ) from error
+    paths = [path for split in builder.info.splits.values() for path in split.filepaths]
+    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    if missing:
+        raise UserError(f'{missing[0]}: gone; delete {home} and run again, it will be built anew')
+    return builder
+
+
+class Parts:
+    """What a build has read so far, one file a volume or case, in a folder that `clear` removes."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+
+    def get(self, name: str, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays that read() gave for this name, now or before the build was interrupted."""
+        path = self._folder / f'{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz'
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                return dict(kept)
+        arrays = read()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix('.partial')
+        with partial.open('wb') as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+        return arrays
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def fingerprint(root: pathlib.Path, files: Sequence[pathlib.Path], *settings: object) -> str:
+    """Eight hex digits that change with the files' names and sizes and with the settings of a build."""
+    lines = [f'{path.relative_to(root)} {path.stat().st_size}' for path in sorted(files)]
+    return digest('\n'.join([*map(repr, settings), *lines]))
+
+
+def digest(text: str) -> str:
+    """Eight hex digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _build(builder, home):
+    """Builds into a temporary folder beside `home`, which takes its place when complete."""
+    for leftover in home.parent.glob('incomplete.*'):  # of a build that was killed; never read
+        shutil.rmtree(leftover, ignore_errors=True)
+    tfds.disable_progress_bar()
+    # tensorflow-datasets speaks of downloads on stdout; there are none, and the builder's bar tells the rest.
+    with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=downloads)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path):
+    """Lets one process build while others that share the folder wait for it."""
+    with path.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,31 @@
+"""Bone surfaces in ultrasound, four raters (`ambdiff/config.py` explains every field).
+
+  python -m ambdiff.main --config=configs/bone_us.py --config.data.path=FOLDER
+
+FOLDER holds a folder a case with image.* and mask_*.* (docs/data/bone_us.md): the paper's own set is not public.
+
+Variants, as --config=configs/bone_us.py:VARIANT
+  (none)     CIMD as in the paper: 128x128, eps-prediction, 85.6 M parameters, 1000 steps a mask
+  small      64x64, x0-prediction with cross-entropy, 16 network evaluations a mask: about an hour on two CPU cores
+  simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data
+"""
+
+from ambdiff.config import default, learns_fast, learns_in_minutes
+
+
+def get_config(variant: str = ''):
+    config = default()
+    config.data.builder = 'bone_us'
+    config.data.intensity = 'b_mode'
+    config.data.fit = 'resize'
+    config.data.upright = True
+    if variant == 'small':
+        learns_fast(config)
+        config.data.image_size = 64
+    elif variant == 'simulated':
+        learns_in_minutes(config)
+        config.data.builder = 'bone_us_simulated'
+    elif variant:
+        raise ValueError(f"configs/bone_us.py has no variant '{variant}'; it has small and simulated")
+    config.sample.symmetries = False  # an image of ultrasound on its side is another image
+    return config

@@ -1,0 +1,35 @@
+"""Multiple sclerosis lesions in four MRI sequences, two raters (`ambdiff/config.py` explains every field).
+
+  python -m ambdiff.main --config=configs/ms_mri.py --config.data.path=FOLDER
+
+FOLDER is the training part of the ISBI-2015 longitudinal challenge (docs/data/ms_mri.md). `data.fold` (0 .. 4) names
+the subject that is tested.
+
+Variants, as --config=configs/ms_mri.py:VARIANT
+  (none)     CIMD as in the paper: 128x128, four channels, eps-prediction, 85.6 M parameters, 1000 steps a mask
+  small      64x64 pixels of 2 mm, x0-prediction with cross-entropy, 16 network evaluations a mask: about an hour on two
+             CPU cores
+  simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data
+"""
+
+from ambdiff.config import default, learns_fast, learns_in_minutes
+
+
+def get_config(variant: str = ''):
+    config = default()
+    config.data.builder = 'ms_mri'
+    config.data.channels = 4
+    config.data.num_raters = 2
+    config.data.intensity = 'percentile'
+    config.data.upright = True
+    if variant == 'small':
+        learns_fast(config)
+        config.data.image_size = 64
+        config.data.spacing = 2.0
+    elif variant == 'simulated':
+        learns_in_minutes(config)
+        config.data.builder = 'ms_mri_simulated'
+    elif variant:
+        raise ValueError(f"configs/ms_mri.py has no variant '{variant}'; it has small and simulated")
+    config.sample.symmetries = False  # a head on its side is another image
+    return config

@@ -1,0 +1,67 @@
+"""The configs of the three modalities: the paper's settings, and variants that need no data and say so."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ambdiff import methods
+from ambdiff.data import sources
+from ambdiff.errors import UserError
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+def get_config(name, variant=''):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+def count(config):
+    """The number of parameters that sampling needs."""
+    size = config.data.image_size
+    batch = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)}
+    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), batch)
+    return sum(leaf.size for leaf in jax.tree.leaves(params['unet']))
+
+
+@pytest.mark.parametrize(('name', 'channels', 'raters'), [('lidc', 1, 4), ('bone_us', 1, 4), ('ms_mri', 4, 2)])
+def test_the_papers_setting_of_each_modality(name, channels, raters):
+    config = get_config(name)
+    assert (config.data.image_size, config.data.channels, config.data.num_raters) == (128, channels, raters)
+    assert (config.diffusion.num_steps, config.sample.num_steps, config.diffusion.prediction) == (1000, 1000, 'eps')
+    # 85,603,842 with five input channels; each one less takes 3 x 3 x 128 weights.
+    assert count(config) == 85_603_842 - (4 - channels) * 3 * 3 * 128
+
+
+@pytest.mark.parametrize('name', ['lidc', 'bone_us', 'ms_mri'])
+def test_the_simulated_variant_needs_no_data_says_so_and_is_small(name):
+    config = get_config(name, 'simulated')
+    assert config.data.path == '' and config.data.builder == f'{name}_simulated'
+    assert 'imulated' in sources.notice(config.data)
+    assert count(config) < 2e6
+    assert config.train.num_steps * config.train.batch_size < 20_000
+
+
+def test_simulated_ct_is_the_demo():
+    assert get_config('lidc', 'simulated').to_dict() == get_config('demo').to_dict()
+
+
+@pytest.mark.parametrize('name', ['lidc', 'bone_us', 'ms_mri'])
+def test_a_variant_that_does_not_exist_is_named(name):
+    with pytest.raises(ValueError, match=f"configs/{name}.py has no variant 'tiny'; it has .*simulated"):
+        get_config(name, 'tiny')
+
+
+def test_images_that_have_a_top_are_not_turned_in_sampling():
+    for name in ('bone_us', 'ms_mri'):
+        config = get_config(name, 'small')
+        assert config.data.upright
+        methods.create(config)
+        config.sample.symmetries = True
+        with pytest.raises(UserError, match='data.upright=True never turns them'):
+            methods.create(config)
