@@ -88,7 +88,7 @@ class Model:
 
     def draw(self, crops: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Crops [n, S, S, C], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
-        import jax
+        from ambdiff import evaluate
 
         keys = evaluate.image_keys(self._key, folds)
         return self._drawer(self._params, crops, keys)

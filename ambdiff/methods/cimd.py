@@ -117,11 +117,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
         )
     if config.sample.start == 'level_set' and diffusion.prediction != 'x0':
         raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
-    if config.sample.symmetries and config.data.upright:
-        raise UserError(
-            'config.sample.symmetries=True draws masks from turned images, but training with config.data.upright=True '
-            'never turns them: set one of the two to False'
-        )
     if not 1 <= config.sample.num_steps <= diffusion.num_steps:
         raise UserError(
             f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
@@ -307,6 +302,12 @@ class CIMD:
         """Device memory that sampling one mask takes, for choosing chunks; an estimate from above."""
         return self.unet.activation_bytes(image_size, image_size)
 
+    def turns(self, num_samples: int) -> Array:
+        """The symmetry [N] that each mask of an image is drawn under; of images with a top only the mirror."""
+        if not self.sampling.symmetries:
+            return jnp.zeros(num_samples, int)
+        return jnp.arange(num_samples) % 2 * 2 if self.upright else jnp.arange(num_samples) % 8
+
     def sample(self, params: Params, images: Array, keys: Array, num_samples: int, parts: int = 1) -> Array:
         """Draws N masks for each image.
 
@@ -341,10 +342,7 @@ class CIMD:
         else:
             start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
             levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
-        # The frame that mask n is drawn in; of images with a top only the mirror.
-        turns = jnp.arange(num_samples) % 2 * 2 if self.upright else jnp.arange(num_samples) % 8
-        turns = turns * self.sampling.symmetries
-        turns = jnp.broadcast_to(turns, (batch, num_samples))
+        turns = jnp.broadcast_to(self.turns(num_samples), (batch, num_samples))
 
         def by_parts(draw, *arrays):
             """Maps draw over the parts; arrays are [B, N, ..], in each part [B * N / parts, ..]."""
