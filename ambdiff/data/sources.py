@@ -1,8 +1,8 @@
 """Where examples come from: opens whatever the data config names.
 
 A source is random access: `len(source)`, and `source[i]` is the example dict of
-`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file by its signature,
-a folder by the case folders in it.
+`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file or a pickle by its
+signature, a folder by the folders in it.
 """
 
 import importlib
@@ -11,7 +11,17 @@ import pathlib
 import h5py
 import numpy as np
 
-from ambdiff.data import case_files, case_folder, cimd_folder, example, phiseg_hdf5, splits
+from ambdiff.data import (
+    case_files,
+    case_folder,
+    cimd_folder,
+    example,
+    hpunet_crops,
+    knegt_pickle,
+    numpy_pickle,
+    phiseg_hdf5,
+    splits,
+)
 from ambdiff.errors import UserError
 
 HELP = (
@@ -129,6 +139,8 @@ def _layout(path):
     """The reader module for what lies at `path`."""
     try:
         if path.is_dir():
+            if hpunet_crops.split_folders(path):
+                return hpunet_crops
             if case_files.looks_like_cases(path):
                 return case_folder
             if cimd_folder.split_folders(path):
@@ -141,8 +153,8 @@ def _layout(path):
             )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
-        with path.open('rb') as file:
-            file.read(1)
+        if numpy_pickle.is_pickle(path):
+            return knegt_pickle
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     if not h5py.is_hdf5(path):
