@@ -85,7 +85,13 @@ def test_each_mistake_is_named_with_its_file(tmp_path):
     Image.fromarray(np.arange(180 * 180, dtype=np.uint8).reshape(180, 180)).save(mask)
     fails(tmp_path, mask.name, 'black and white')
     mask.unlink()
-    fails(tmp_path, first(tmp_path, 'images').name, 'has 3 masks', 'config.data.num_raters is 4')
+    present = sources.open_source(settings(tmp_path), 'train')[0]['present']
+    assert present.sum() == 3
+    (extra := mask.with_name(mask.name.replace('_l0', '_l4'))).write_bytes(whole)
+    (another := mask.with_name(mask.name.replace('_l0', '_l5'))).write_bytes(whole)
+    fails(tmp_path, first(tmp_path, 'images').name, 'has 5 masks', 'config.data.num_raters is 4')
+    extra.unlink()
+    another.unlink()
     mask.write_bytes(whole)
     image = first(tmp_path, 'images')
     colour = np.zeros((180, 180, 3), np.uint8)

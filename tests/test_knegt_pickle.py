@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ambdiff.data import knegt_pickle, lidc_splits, numpy_pickle, outlines, sources
+from ambdiff.data import knegt_pickle, lidc_splits, numpy_pickle, outlines, sources, splits
 from ambdiff.errors import UserError
 
 SERIES = 20
@@ -97,6 +97,7 @@ def test_splits_are_by_series_as_the_public_loaders_draw_them_and_patients_are_n
     assert {name.rsplit('-', 1)[1] for name in names['validation']} == set(rest[order[:4]])
     assert {name.rsplit('-', 1)[1] for name in names['train']} == set(rest[order[4:]])
     item = opened['train'][0]
+    assert item['present'].all()
     assert item['patient'] == known[item['case'].rsplit('-', 1)[1]]
 
 
@@ -107,7 +108,7 @@ def test_every_series_is_in_one_split_and_the_rules_differ(rule):
     assert split.keys() == patient_of.keys()
     sizes = [list(split.values()).count(name) for name in ('train', 'validation', 'test')]
     assert sizes == ([80, 10, 10] if rule == 'patient' else [64, 16, 20])
-    assert bool(lidc_splits.shared_patients(split, patient_of)) == (rule != 'patient')
+    assert bool(splits.shared_patients({s: (patient_of[s], split[s]) for s in split})) == (rule != 'patient')
     assert split == lidc_splits.divide(rule, dict(reversed(patient_of.items())))
     assert all(split != lidc_splits.divide(other, patient_of) for other in lidc_splits.RULES if other != rule)
 
@@ -223,7 +224,7 @@ def test_a_truncated_pickle_is_one_line(tmp_path, file, share):
         ({'image': np.full((16, 16), np.nan)}, r'\[0, 1\]'),
         ({'image': np.zeros((16, 16, 3))}, r'its image is \[16, 16, 3\]'),
         ({'image': 'text'}, 'image holds a str'),
-        ({'masks': [np.zeros((16, 16), np.uint8)] * 3}, 'has 3 masks.*num_raters=3'),
+        ({'masks': [np.zeros((16, 16), np.uint8)] * 5}, 'has 5 masks.*num_raters=5'),
         ({'masks': [np.zeros((16, 15), np.uint8)] * 4}, r'mask 0 is \[16, 15\], but its image \[16, 16\]'),
         ({'masks': [np.full((16, 16), 7)] * 4}, 'mask 0 holds other values'),
         ({'series_uid': ''}, 'series_uid should be text'),
@@ -248,3 +249,25 @@ def test_masks_may_be_one_array(tmp_path):
     b = sources.open_source(settings(write(tmp_path / 'b', cases())), 'test')
     for i in range(len(a)):
         np.testing.assert_array_equal(a[i]['masks'], b[i]['masks'])
+
+
+def test_a_missing_rater_is_marked_and_no_empty_answer(tmp_path):
+    content = cases()
+    short = sorted(content)[0]
+    content[short]['masks'] = content[short]['masks'][:3]
+    path = write(tmp_path / 'a', content)
+    found = {}
+    for split in ('train', 'validation', 'test'):
+        source = sources.open_source(settings(path), split)
+        found |= {item['case']: item for item in (source[i] for i in range(len(source)))}
+    assert sum(found[short]['present']) == 3
+    assert not found[short]['masks'][~found[short]['present']].any()
+    assert all(item['present'].all() for case, item in found.items() if case != short)
+
+
+def test_the_split_of_every_case_is_written_out(file, tmp_path):
+    sources.write_splits(settings(file), tmp_path)
+    table = splits.read_table(tmp_path / 'splits.csv')
+    source = sources.open_source(settings(file), 'validation')
+    assert {source[i]['case'] for i in range(len(source))} == {c for c, (_, s) in table.items() if s == 'validation'}
+    assert len(table) == 2 * SERIES

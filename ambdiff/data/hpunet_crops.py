@@ -14,6 +14,7 @@ import pathlib
 import re
 import sys
 
+import ml_collections
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -37,13 +38,15 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def open_split(root: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int) -> 'Source':
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
 
     Raises:
       UserError: no such split, an image without its masks, a patient in two splits, or a damaged or mismatched image;
         the message names the file and the cure.
     """
+    if data.num_classes > 1:
+        raise UserError(f'{root}: this layout has one class; set --config.data.num_classes=1')
     folders = split_folders(root)
     if split not in folders:
         raise UserError(f"{root}: has no {FOLDERS[split]}/images with {FOLDERS[split]}/gt for the split '{split}'")
@@ -54,7 +57,7 @@ def open_split(root: pathlib.Path, split: str, *, image_size: int, fit: str, num
                 f'{root}: {len(shared)} patients are in both {FOLDERS[split]} and {FOLDERS[name]} '
                 f"(first: '{min(shared)}'); move each to one split"
             )
-    return Source(folders[split], image_size, fit, num_raters)
+    return Source(folders[split], data)
 
 
 class Source:
@@ -64,9 +67,9 @@ class Source:
     decoded case by case.
     """
 
-    def __init__(self, folder, image_size, fit, num_raters):
-        self._size, self._fit = image_size, fit
-        self._files = _cases(folder, num_raters)
+    def __init__(self, folder, data):
+        self._size, self._fit, self._num_raters = data.image_size, data.fit, data.num_raters
+        self._files = _cases(folder, data.num_raters)
         self.patients = [patient for patient, _, _, _ in self._files]
         image, masks = self._read(0)
         self._kept = None
@@ -86,9 +89,12 @@ class Source:
         index = range(len(self))[index]
         image, masks = self._kept[index] if self._kept else self._read(index)
         patient, name, _, _ = self._files[index]
+        masks = np.unpackbits(masks, axis=-1, count=image.shape[1])
+        masks, present = example.padded(name, masks, self._num_raters)
         return example.make(
             image / np.float32(np.iinfo(image.dtype).max),
-            np.unpackbits(masks, axis=-1, count=image.shape[1]),
+            masks,
+            present=present,
             case=f'{patient}/{name}',
             patient=patient,
             index=index,
@@ -133,10 +139,10 @@ def _cases(folder, num_raters):
         for path in sorted(images.iterdir()):
             if found := IMAGE.fullmatch(path.name):
                 own = masks.get(found[1], {})
-                if len(own) != num_raters:
+                if not 0 < len(own) <= num_raters:
                     raise UserError(
-                        f'{path}: has {len(own)} masks {gt.name}/{found[1]}_l*.png in gt, but config.data.num_raters '
-                        f'is {num_raters}; complete the case or set --config.data.num_raters'
+                        f'{path}: has {len(own)} masks gt/{gt.name}/{found[1]}_l*.png, but config.data.num_raters is '
+                        f'{num_raters}; complete the case or set --config.data.num_raters'
                     )
                 cases.append((images.name, found[1], path, [own[rater] for rater in sorted(own)]))
     if not cases:

@@ -11,41 +11,53 @@ import functools
 import pathlib
 import sys
 
+import ml_collections
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from ambdiff.data import example, lidc_splits, numpy_pickle, outlines
+from ambdiff.data import example, lidc_splits, numpy_pickle, outlines, splits
 from ambdiff.errors import UserError
 
 
-def open_split(
-    path: pathlib.Path, split: str, *, image_size: int, fit: str, num_raters: int, lidc_split: str
-) -> 'Source':
+def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
     """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
 
     Raises:
       UserError: the file is damaged, asks to run code, or has a case that is not as described above; the message names
         the case and the cure.
     """
-    stat = path.stat()
-    cases = _read(path, num_raters, stat.st_mtime_ns, stat.st_size)
-    patient_of = _patients({case.series for case in cases})
-    split_of = lidc_splits.divide(lidc_split, patient_of)
-    if shared := lidc_splits.shared_patients(split_of, patient_of):
-        logging.warning('%s: %d patients are in two splits of %s', path, len(shared), lidc_split)
-    chosen = [case for case in cases if split_of[case.series] == split]
+    if data.num_classes > 1:
+        raise UserError(f'{path}: this layout has one class; set --config.data.num_classes=1')
+    cases, divided = _divided(path, data)
+    if shared := splits.shared_patients(divided):
+        logging.warning("%s: %d patients are in two splits of '%s'", path, len(shared), data.lidc_split)
+    chosen = [case for case in cases if divided[case.name][1] == split]
     if not chosen:
-        raise UserError(f"{path}: the split '{split}' has no case; the file has only {len(patient_of)} series")
-    return Source(chosen, [patient_of[case.series] for case in chosen], image_size, fit)
+        raise UserError(f"{path}: the split '{split}' has no case among {len(cases)}; choose another split")
+    return Source(chosen, [divided[case.name][0] for case in chosen], data)
+
+
+def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
+    """{case: (patient, split)} of all cases, for splits.csv."""
+    return _divided(path, data)[1]
+
+
+def _divided(path, data):
+    """All cases, and {case: (patient, split)}."""
+    stat = path.stat()
+    cases = _read(path, data.num_raters, stat.st_mtime_ns, stat.st_size)
+    patient_of = _patients({case.series for case in cases})
+    split_of = lidc_splits.divide(data.lidc_split, patient_of)
+    return cases, {case.name: (patient_of[case.series], split_of[case.series]) for case in cases}
 
 
 class Source:
     """Random access to the cases of one split: `len`, and an example dict by index."""
 
-    def __init__(self, cases, patients, image_size, fit):
+    def __init__(self, cases, patients, data):
         self.patients = patients
-        self._cases, self._size, self._fit = cases, image_size, fit
+        self._cases, self._size, self._fit, self._num_raters = cases, data.image_size, data.fit, data.num_raters
 
     def __len__(self) -> int:
         """The number of cases."""
@@ -55,9 +67,12 @@ class Source:
         """The example dict of a case; see `ambdiff.data.example`."""
         index = range(len(self))[index]
         case = self._cases[index]
+        masks = np.unpackbits(case.masks, axis=-1, count=case.image.shape[1])
+        masks, present = example.padded(case.name, masks, self._num_raters)
         return example.make(
             case.image,
-            np.unpackbits(case.masks, axis=-1, count=case.image.shape[1]),
+            masks,
+            present=present,
             case=case.name,
             patient=self.patients[index],
             index=index,
@@ -119,10 +134,10 @@ def _case(where, name, value, num_raters):
             f'{where}: its image has values from {image.min():.4g} to {image.max():.4g}; this layout stores [0, 1]'
         )
     masks = _masks(where, value['masks'], shape)
-    if len(masks) != num_raters:
+    if len(masks) > num_raters:
         raise UserError(
             f'{where}: has {len(masks)} masks, but config.data.num_raters is {num_raters}; '
-            f'complete the case or set --config.data.num_raters={len(masks)}'
+            f'set --config.data.num_raters={len(masks)}'
         )
     return _Case(name, value['series_uid'].strip(), image, masks)
 

@@ -10,16 +10,15 @@ phiseg   the same two draws as PHiSeg (2019) and CCDM (2023) make them. They set
 Eight patients of LIDC-IDRI have two annotated series: 'mose' and 'phiseg' may put them in two splits.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from ambdiff.data import splits
 from ambdiff.data.example import SPLITS
 from ambdiff.errors import UserError
 
 RULES = ('patient', 'mose', 'phiseg')
-_SHARES = (0.8, 0.1, 0.1)  # of the patients, in the order of SPLITS
 _SEEDS = {'mose': 0, 'phiseg': 1}
 
 
@@ -35,7 +34,7 @@ def divide(rule: str, patient_of: Mapping[str, str]) -> dict[str, str]:
       UserError: no such rule.
     """
     if rule == 'patient':
-        split = by_patient(list(patient_of.values()))
+        split = splits.by_patient(patient_of.values())
         return {series: split[patient] for series, patient in patient_of.items()}
     if rule not in _SEEDS:
         raise UserError(f"config.data.lidc_split is '{rule}'; choose {', '.join(RULES)}")
@@ -43,21 +42,6 @@ def divide(rule: str, patient_of: Mapping[str, str]) -> dict[str, str]:
     train, validation = _train_test(rest, _SEEDS[rule])
     parts = dict(zip(SPLITS, (train, validation, test), strict=True))
     return {series: name for name, part in parts.items() for series in part}
-
-
-def by_patient(patients: list[str]) -> dict[str, str]:
-    """The split of each patient, in an order fixed by a hash of the patient's name."""
-    ranked = sorted(set(patients), key=lambda p: hashlib.sha256(p.encode()).digest())
-    ends = np.rint(np.cumsum(_SHARES) * len(ranked)).astype(int)
-    return {p: SPLITS[int(np.searchsorted(ends, i, 'right'))] for i, p in enumerate(ranked)}
-
-
-def shared_patients(split: Mapping[str, str], patient_of: Mapping[str, str]) -> list[str]:
-    """The patients whose series are in more than one split."""
-    seen = {}
-    for series, name in split.items():
-        seen.setdefault(patient_of[series], set()).add(name)
-    return sorted(patient for patient, names in seen.items() if len(names) > 1)
 
 
 def _train_test(items: list[str], seed: int) -> tuple[list[str], list[str]]:

@@ -1,8 +1,8 @@
 """Pickles of dicts, lists, text, numbers and NumPy arrays, read without running anything in them.
 
 A pickle is a program: it names functions and calls them. Here the names in `_ALLOWED` are all that can be named, and
-each stands for a stand-in of this file, so that not even NumPy's own functions are called: an array is made of the bytes
-that are in the file, checked against the shape and the type it claims. Every read is bounded by the file, so that
+each stands for a stand-in of this file, so that not even NumPy's own functions are called: an array is made of the
+bytes that are in the file, checked against the shape and the type it claims. Every read is bounded by the file, so that
 nothing in it can claim more memory than the file is long.
 """
 

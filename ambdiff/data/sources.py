@@ -33,6 +33,10 @@ HELP = (
 
 # Builders that need files, and where those come from.
 FROM_FILES = {
+    'lidc': (
+        'the folder of the DICOM files of LIDC-IDRI (docs/data/lidc.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/demo.py'
+    ),
     'ms_mri': (
         'the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
         'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated'
@@ -90,9 +94,19 @@ def write_splits(data, workdir: pathlib.Path) -> None:
 
     As patients.csv beside the cases it gives the same splits again.
     """
+    if not data.path or data.builder == 'ms_mri':  # whose folds are its splits
+        return
+    if data.builder == 'lidc':
+        from ambdiff.data import lidc
+
+        splits.write_table(workdir / 'splits.csv', lidc.split_table(data))
+        return
     path = pathlib.Path(data.path).expanduser()
-    if data.path and data.builder != 'ms_mri' and _layout(path) is case_folder:  # the folds of 'ms_mri' are its splits
+    layout = _layout(path)
+    if layout is case_folder:
         splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
+    elif layout is knegt_pickle:
+        splits.write_table(workdir / 'splits.csv', knegt_pickle.split_table(path, data))
 
 
 def describe(source) -> str:
