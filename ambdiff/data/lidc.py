@@ -14,7 +14,6 @@ LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0; Armato et al., Med. Phys. 38:9
 """
 
 import dataclasses
-import hashlib
 import logging
 import os
 import pathlib
@@ -100,7 +99,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         root = pathlib.Path(config.path or dl_manager.manual_dir).expanduser().absolute()
         home = pathlib.Path(self.data_dir)
-        name = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+        name = built.digest(str(root))
         scans, faults = lidc_tree.index(root, home.parents[1] / f'headers-{name}.json')
         read, patient_of = _outlines(config.outlines, scans, faults)
         split_of = lidc_splits.divide(config.split, patient_of)
@@ -136,7 +135,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
 def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcConfig) -> pathlib.Path:
     """Where the crops of each series wait until all are there, beside the finished data set `home`."""
     settings = (str(root), config.outlines, config.image_size, config.spacing)
-    return home.parent / f'parts-{version}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}'
+    return home.parent / f'parts-{version}-{built.digest(repr(settings))}'
 
 
 def _outlines(source, scans, faults):
@@ -296,7 +295,7 @@ def _opened(data):
     path = pathlib.Path(data.path).expanduser().absolute()
     source = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
     # Another tree or other outlines are another data set; the tree may be deleted once it is built.
-    name = hashlib.sha256(repr((str(path), source)).encode()).hexdigest()[:8]
+    name = built.digest(repr((str(path), source)))
     resampled = f'_{data.spacing:g}mm' if data.spacing else ''
     config = LidcConfig(
         name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',
