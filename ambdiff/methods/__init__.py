@@ -5,6 +5,7 @@ import pkgutil
 
 import ml_collections
 
+from ambdiff import config_check
 from ambdiff.errors import UserError
 
 
@@ -21,4 +22,5 @@ def create(config: ml_collections.ConfigDict, place=None):
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.method.name not in known:
         raise UserError(f'config.method.name={config.method.name!r} is not known; use one of {", ".join(known)}')
+    config_check.check(config)
     return importlib.import_module(f'{__name__}.{config.method.name}').create(config, place)
