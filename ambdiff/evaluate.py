@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from ambdiff import baselines, methods, metrics, report, sharding
+from ambdiff import baselines, hosts, methods, metrics, report, sharding
 from ambdiff.checkpoint import load_weights
 from ambdiff.data import sources
 from ambdiff.errors import UserError
@@ -51,9 +51,20 @@ class Cases:
 
 def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
     """These examples of a source."""
-    examples = [source[i] for i in indices]
+    examples = [source[int(i)] for i in indices]
     stack = lambda name: np.stack([e[name] for e in examples])
     return Cases(stack('image'), stack('masks'), stack('present'), [str(e['case']) for e in examples])
+
+
+def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:
+    """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
+    arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
+    return Cases(*arrays[:3], hosts.gather_texts(cases.names, total)), arrays[3]
+
+
+def image_keys(key: jax.Array, rows: Sequence[int]) -> jax.Array:
+    """The key of each image, from its row in the split: [n]."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(np.asarray(rows))
 
 
 class Drawer:
@@ -73,7 +84,7 @@ class Drawer:
                 f'({method.bytes_per_mask(config.data.image_size) / 2**20:.0f} MiB)'
             )
         # Whole images if they fit, else one image a device in equal parts of its N masks.
-        self._images = self._devices * max(1, rows // self._num_samples)
+        self.chunk = self._devices * max(1, rows // self._num_samples)
         parts = next(
             p for p in range(1, self._num_samples + 1) if self._num_samples % p == 0 and self._num_samples // p <= rows
         )
@@ -87,10 +98,10 @@ class Drawer:
         self._compiled = {}
         self.seconds = 0.0
 
-    def __call__(self, params, images: np.ndarray, key: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C], image i with fold_in(key, i) -> [n, N, H, W]; adds to `seconds`."""
-        size = min(self._images, -(-len(images) // self._devices) * self._devices)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(images)))
+    def __call__(self, params, images: np.ndarray, keys: jax.Array, progress: bool = False) -> np.ndarray:
+        """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`."""
+        size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
+        size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
         drawn = []
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):
@@ -176,12 +187,16 @@ def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[i
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
     """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
 
+    Each process draws the masks of its share of the images; what they drew is gathered once, and the main process
+    measures and writes. The others return {}.
+
     After training, config.checkpoint is where that started: `trained_here` evaluates what it came to.
 
     Raises:
       UserError: no checkpoint, one of another architecture, or faulty data.
     """
-    mesh = sharding.create_mesh(config.mesh)
+    sharding.create_mesh(config.mesh)  # only to be told now if it does not suit
+    mesh = sharding.local_mesh()
     method = methods.create(config)
     split = config.evaluate.split
     source = sources.open_source(config.data, split)
@@ -197,11 +212,16 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
 
     folder = workdir / 'evaluation'
     folder.mkdir(parents=True, exist_ok=True)  # told before the sampling if it cannot be
-    chosen = evenly_spaced(len(source), config.evaluate.max_images)
-    cases = load(source, chosen)
+    chosen = np.array(evenly_spaced(len(source), config.evaluate.max_images))
+    rows = hosts.share(len(chosen))
+    cases = load(source, chosen[rows])
     drawer = Drawer(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = drawer(params, cases.images, key, progress=True)
+    samples = drawer(params, cases.images, image_keys(key, rows), progress=hosts.is_main())
+    cases, samples = gather(cases, samples, len(chosen))
+    if not hosts.is_main():
+        hosts.meet('evaluation is written')
+        return {}
     others = _masks_of_others(config, source)
     fresh = _fresh_answers(config, source, chosen)
     model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed, fresh)
@@ -229,6 +249,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     if config.data.num_classes > 1:
         result['per_class'] = {str(k): metrics.summarize(values)[0] for k, values in enumerate(classes, 1)}
     _write_files(folder, config, result, model, table, cases, samples)
+    hosts.meet('evaluation is written')
     return result
 
 

@@ -21,6 +21,7 @@ RATER_COLOURS = (
     '#f5f5f5',
 )
 SAMPLE_COLOUR = '#ff4d6d'
+LONGEST_OUTLINE = 4000  # pixel edges; a mask with more is noise, shown as a picture
 # Black to pale through violet and orange: lightness rises evenly, so grey prints read the same.
 HEAT = ('#0b0914', '#3b1c6e', '#8c2981', '#d8456c', '#f98e52', '#fde9a9')
 
@@ -32,9 +33,19 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(file: bytes) -> str:
-    """A PNG file as the address of an <img>."""
-    return 'data:image/png;base64,' + base64.b64encode(file).decode()
+def data_uri(file: bytes, kind: str = 'png') -> str:
+    """A PNG or JPEG file as the address of an <img>."""
+    return f'data:image/{kind};base64,' + base64.b64encode(file).decode()
+
+
+def jpeg_uri(pixels: np.ndarray, longest: int) -> str:
+    """Uint8 [H, W] or [H, W, 3] -> the address of a JPEG of at most `longest` pixels a side."""
+    picture = Image.fromarray(pixels)
+    scale = min(longest / max(picture.size), 1)
+    size = tuple(max(round(side * scale), 1) for side in picture.size)
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, 'JPEG', quality=85)
+    return data_uri(buffer.getvalue(), 'jpeg')
 
 
 def pictures(image: np.ndarray) -> list[np.ndarray]:
@@ -70,14 +81,23 @@ def mask_svg(mask: np.ndarray, colour: str, attributes: str = '') -> str:
     """
     if not mask.any():
         return ''
-    height, width = mask.shape
-    path = outline(mask, limit=8 * (height + width))
+    path = outline(mask, limit=min(8 * sum(mask.shape), LONGEST_OUTLINE))
     if path:
-        return f'<path d="{path}" stroke="{colour}" fill="{colour}" {attributes}/>'
-    pixels = np.zeros((height, width, 4), np.uint8)
-    pixels[mask] = (*rgb(colour), 160)
-    address = data_uri(png(pixels))
-    return f'<image href="{address}" width="{width}" height="{height}" {attributes}/>'
+        # Attributes, not CSS: rules with ancestors do not reach what <use> shows.
+        return (
+            f'<path d="{path}" stroke="{colour}" stroke-width="1.6" vector-effect="non-scaling-stroke" '
+            f'fill="{colour}" fill-opacity=".22" fill-rule="evenodd" {attributes}/>'
+        )
+    (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0))
+    inside = mask[top : bottom + 1, left : right + 1]
+    picture = Image.frombytes('P', inside.shape[::-1], inside.astype(np.uint8).tobytes())
+    picture.putpalette([0, 0, 0, *rgb(colour)])
+    buffer = io.BytesIO()
+    picture.save(buffer, 'PNG', optimize=True, bits=1, transparency=bytes([0, 160]))
+    return (
+        f'<image href="{data_uri(buffer.getvalue())}" x="{left}" y="{top}" width="{inside.shape[1]}" '
+        f'height="{inside.shape[0]}" preserveAspectRatio="none" {attributes}/>'
+    )
 
 
 def outline(mask: np.ndarray, limit: int | None = None) -> str:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -15,6 +16,12 @@ from ambdiff.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run writes; default runs/<config name>.')
+_MULTIHOST = flags.DEFINE_bool(
+    'multihost', False, 'This is one of several processes; Cloud TPU, SLURM and Kubernetes say which.'
+)
+_ADDRESS = flags.DEFINE_string('coordinator_address', None, 'Elsewhere: host:port of process 0; implies --multihost.')
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
 _MODE = flags.DEFINE_enum('mode', 'train_and_evaluate', ['train_and_evaluate', 'train', 'evaluate'], 'What to do.')
 
 
@@ -77,9 +84,18 @@ def run(argv: list[str]) -> int:
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     import jax
 
-    from ambdiff import evaluate, train
-    from ambdiff.data import sources
+    from ambdiff import hosts
 
+    several = _MULTIHOST.value or any(flag.value is not None for flag in (_ADDRESS, _PROCESSES, _PROCESS))
+    if several:
+        try:
+            hosts.join(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
+        except UserError as error:
+            return fail(error)
+        if not hosts.is_main():
+            # What concerns them all, the main process says.
+            logging.basicConfig(format=f'process {jax.process_index()}: %(message)s', level=logging.ERROR, force=True)
+            logging.getLogger('ambdiff').setLevel(logging.WARNING)
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         # A run that starts again, or is evaluated, need not compile again.
         cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
@@ -88,9 +104,34 @@ def run(argv: list[str]) -> int:
     given = _WORKDIR.value
     workdir = pathlib.Path(given or default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])))
     try:
+        status = _work(config, workdir)
+    except Exception as error:
+        if not several:
+            raise
+        # The usual end of a process whose peers are gone: its part of a collective fails.
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
+        status = 1
+        fail(
+            f'process {jax.process_index()} of {jax.process_count()} stops ({" ".join(str(error).split())[:200]}): if '
+            'another one was lost, start all of them again; the run goes on from its newest checkpoint'
+        )
+    if several and status:
+        # An ordinary exit would wait for the others, who wait for this one.
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _work(config, workdir: pathlib.Path) -> int:
+    from ambdiff import evaluate, train
+    from ambdiff.data import sources
+
+    try:
         if _MODE.value == 'train_and_evaluate':
             # A split that is missing is told now, not after hours of training.
             sources.open_source(config.data, config.evaluate.split)
+        if _MODE.value != 'evaluate':
             sources.write_splits(config.data, workdir)
         if _MODE.value != 'evaluate' and not train.train(config, workdir):
             return 0

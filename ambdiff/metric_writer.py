@@ -8,15 +8,20 @@ from collections.abc import Mapping
 
 import tensorboardX
 
+from ambdiff import hosts
+
 
 class MetricWriter:
     """Writes to <workdir>/metrics.jsonl (one line a call), <workdir>/tensorboard and <workdir>/samples.
 
-    A run that resumes at `step` forgets what was written after it, so that no step stands there twice.
+    A run that resumes at `step` forgets what was written after it, so that no step stands there twice. Of several
+    processes the main one alone writes.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        self._workdir = workdir
+        self._workdir, self._writes = workdir, hosts.is_main()
+        if not self._writes:
+            return
         self._path = workdir / 'metrics.jsonl'
         if self._path.exists():
             self._forget_after(step)
@@ -27,8 +32,9 @@ class MetricWriter:
         return self
 
     def __exit__(self, *_):
-        self._jsonl.close()
-        self._events.close()
+        if self._writes:
+            self._jsonl.close()
+            self._events.close()
 
     def _forget_after(self, step: int) -> None:
         kept = []
@@ -45,6 +51,8 @@ class MetricWriter:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes named scalars of a step."""
+        if not self._writes:
+            return
         values = {name: float(value) for name, value in values.items()}
         self._jsonl.write(json.dumps({'step': step, 'time': round(time.time(), 1), **values}) + '\n')
         self._jsonl.flush()

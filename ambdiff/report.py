@@ -1,23 +1,19 @@
-"""The report of an evaluation: one HTML file that needs no network and reads on laptop and phone.
+"""The report of an evaluation: scores beside baselines, the two questions over all images, and cases to look at.
 
-Pictures are data URIs, plots and masks inline SVG. All text from outside is escaped, and the page forbids
-itself any request and any script but its own (Content-Security-Policy with the script's hash).
+One self-contained page (`ambdiff.report_page`); all text from outside is escaped.
 """
 
-import base64
-import hashlib
 import html
 import math
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ambdiff import figures, plots
 from ambdiff.report_case import card, how_to_read, median_area, number
-from ambdiff.report_page import SCRIPT, STYLE
+from ambdiff.report_page import document, header, replace
 
 # (key, heading, whether higher is better, what it says).
 METRICS = (
@@ -86,7 +82,11 @@ def write(
         )
     if present is None:
         present = np.ones(raters.shape[:2], bool)
-    body = [_header(facts, notice), _scores(table), _overview(raters, present, samples)]
+    body = [
+        header('Do the samples answer as the raters do?', facts, [notice]),
+        _scores(table),
+        _overview(raters, present, samples),
+    ]
     for rank, chosen in pick_cases(per_image['ged']).items():
         if not chosen:
             continue
@@ -105,7 +105,9 @@ def write(
             for index in chosen
         ]
         body.append('</section>')
-    _replace(pathlib.Path(path), _page(''.join(body)))
+    text = ''.join(body)
+    links = {name: title for name, title in SECTIONS.items() if f'<h2 id="{name}">' in text}
+    replace(pathlib.Path(path), document('ambdiff report', [text], links))
 
 
 def pick_cases(ged: np.ndarray, each: int = CASES_PER_RANK) -> dict[str, list[int]]:
@@ -140,14 +142,6 @@ def sample_grid(images: np.ndarray, raters: np.ndarray, samples: np.ndarray) -> 
         tiles = [np.pad(t, ((0, gap), (0, gap), (0, 0)), constant_values=90) for t in tiles]
         rows.append(np.concatenate(tiles, 1))
     return figures.png(np.concatenate(rows, 0))
-
-
-def _header(facts: Mapping[str, str], notice: str) -> str:
-    items = ''.join(
-        f'<div><dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd></div>' for key, value in facts.items()
-    )
-    line = f'<p class="notice">{html.escape(notice)}</p>' if notice else ''
-    return f'<header><h1>Do the samples answer as the raters do?</h1>{line}<dl>{items}</dl></header>'
 
 
 def _scores(table: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
@@ -239,33 +233,3 @@ def _pm(mean: float, error: float) -> str:
     if not math.isfinite(mean):
         return '–'
     return f'{number(mean)}<small>± {number(error)}</small>'
-
-
-def _page(body: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    links = ''.join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS.items() if f'<h2 id="{name}">' in body)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>ambdiff report</title>
-<style>{STYLE}</style></head><body>
-<nav>{links}</nav>
-<main>{body}</main>
-<dialog><div></div><p></p><form method="dialog"><button>Close</button></form></dialog>
-<script>{SCRIPT}</script></body></html>
-"""
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with open(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

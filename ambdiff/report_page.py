@@ -1,6 +1,19 @@
-"""Style and script of the report: constants that `ambdiff.report` puts into its one file."""
+"""The frame of every page: one HTML file that needs no network, reads on laptop and phone, in light and dark.
+
+Pictures are data URIs, plots and masks inline SVG. The page forbids itself any request and any script but its own
+(Content-Security-Policy with the script's hash).
+"""
+
+import base64
+import hashlib
+import html
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
 
 from ambdiff import figures
+from ambdiff.report_script import SCRIPT
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --text: #1c2330; --soft:
@@ -96,6 +109,43 @@ figcaption .key.model { margin-left: .6em; }
   non-scaling-stroke; stroke-linejoin: round; fill-opacity: .22; }
 dialog path { stroke-width: 2.5; }
 .outlines path { fill: none; }
+.stage { position: relative; border-radius: 6px; overflow: hidden; background: #000; cursor: grab;
+  touch-action: pan-y; }
+.stage.zoomed { touch-action: none; }
+.stage svg { border-radius: 0; user-select: none; }
+.tools { display: flex; gap: .4rem; margin-top: .5rem; }
+.tools button, .list input, .list select { font: inherit; font-size: .9rem; color: var(--text);
+  background: var(--ground); border: 1px solid var(--line); border-radius: 8px; padding: .3rem .8rem;
+  min-height: 2.3rem; }
+.tools button { min-width: 2.6rem; cursor: pointer; }
+.window { grid-column: 1 / -1; margin-top: .2rem; }
+.window label { display: grid !important; grid-template-columns: 9.5rem 1fr; }
+.window b, .area { font-variant-numeric: tabular-nums; }
+.modes { list-style: none; display: grid; gap: .6rem; padding: 0; margin: .2rem 0 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 255px), 1fr)); }
+.modes li { display: grid; grid-template-columns: 76px 1fr; gap: .8rem; align-items: center;
+  background: var(--ground); border-radius: 10px; padding: .5rem; }
+.modes b { font-size: 1.15rem; font-variant-numeric: tabular-nums; }
+.modes p { margin: 0; line-height: 1.35; }
+.modes small { display: block; }
+.modes .track { display: block; margin: .25rem 0; }
+.warning { color: var(--note-text); background: var(--note); border-radius: 8px; padding: .35rem .7rem;
+  font-size: .88rem; overflow-wrap: anywhere; }
+.list { display: flex; flex-wrap: wrap; gap: .6rem 1rem; align-items: end; margin: 1.6rem 0 .8rem; }
+.list label { display: grid; font-size: .8rem; color: var(--soft); }
+.list input { min-width: min(60vw, 18rem); }
+.list span { font-size: .88rem; color: var(--soft); padding-bottom: .5rem; }
+details.case { margin: 0 0 .6rem; padding: 0; font-size: 1rem; }
+details.case > summary { display: grid; grid-template-columns: 52px minmax(0, 1fr) auto; gap: .1rem .9rem;
+  align-items: center; padding: .55rem .9rem; color: var(--text); list-style: none; border-radius: 12px; }
+details.case > summary::-webkit-details-marker { display: none; }
+details.case > summary::after { content: '▸'; color: var(--soft); grid-column: 3; grid-row: 1 / 3; }
+details.case[open] > summary::after { content: '▾'; }
+details.case > summary img { width: 52px; height: 52px; object-fit: cover; grid-row: 1 / 3; }
+details.case > summary b, details.case > summary span { overflow-wrap: anywhere; align-self: end; }
+details.case > summary span { color: var(--soft); font-size: .88rem; align-self: start; grid-column: 2; }
+details.case > .body { padding: .3rem 1.1rem 1.1rem; }
+section.view + section.view { border-top: 1px solid var(--line); margin-top: 1.2rem; padding-top: .6rem; }
 .levels path { stroke-dasharray: 5 3; stroke-width: 2; }
 [hidden] { display: none; }
 .top { display: grid; grid-template-columns: minmax(0, 340px) minmax(0, 1fr); gap: 1.4rem; }
@@ -106,7 +156,7 @@ dialog path { stroke-width: 2.5; }
 .slider { width: 100%; accent-color: var(--model) !important; }
 .key.dashed { height: 0; width: 1.3em; border: 0; border-top: 2px dashed SAMPLE; border-radius: 0;
   }
-html:not(.js) :is(.legend input, dialog) { display: none; }
+html:not(.js) :is(.legend input, dialog, .tools, .window, .list) { display: none; }
 output { color: var(--text); font-weight: 650; font-variant-numeric: tabular-nums; }
 .panels { display: grid; gap: .8rem; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
@@ -132,7 +182,7 @@ dialog rect { display: none; }
 .tile.none figcaption { font-style: italic; }
 .zoom { display: block; width: 100%; padding: 0; border: 0; background: none; cursor: zoom-in;
   border-radius: 6px; }
-.zoom:focus-visible, a:focus-visible, summary:focus-visible { outline: 3px solid var(--raters);
+:is(.zoom, a, summary, .stage, button):focus-visible { outline: 3px solid var(--raters);
   outline-offset: 2px; }
 dialog { border: 0; border-radius: 12px; padding: 1rem; background: var(--card); color:
   var(--text); width: min(92vw, 78vh); text-align: center; }
@@ -147,43 +197,46 @@ dialog button { font: inherit; padding: .3rem 1rem; }
   .plot { font-size: 15px; } .plot.broad { font-size: 18px; }
   .case, section > figure, .pair > figure { padding: .9rem; }
 }
-@media print { nav, .slider { display: none; } .case { break-inside: avoid; } }
+@media print { nav, .slider, .tools, .window, .list { display: none; } .case { break-inside: avoid; } }
 """.replace('SAMPLE', figures.SAMPLE_COLOUR).replace('HEAT', ', '.join(figures.HEAT))
 
-SCRIPT = """
-document.documentElement.classList.add('js');
-for (const figure of document.querySelectorAll('.main')) {
-  const output = figure.querySelector('output');
-  figure.addEventListener('input', ({target}) => {
-    if (target.dataset.shows !== undefined) {
-      const layer = figure.querySelector(`[data-layer="${target.dataset.shows}"]`);
-      layer.toggleAttribute('hidden', !target.checked);
-    } else {
-      output.textContent = target.value;
-      for (const level of figure.querySelectorAll('[data-level]'))
-        level.toggleAttribute('hidden', level.dataset.level !== target.value);
-    }
-  });
-}
-const dialog = document.querySelector('dialog');
-let shown = null;
-function show(button) {
-  shown = button;
-  const picture = button.firstElementChild;
-  dialog.firstElementChild.replaceChildren(picture.cloneNode(true));
-  dialog.querySelector('p').textContent = picture.alt || picture.getAttribute('aria-label');
-  if (!dialog.open) dialog.showModal();
-}
-document.addEventListener('click', ({target}) => {
-  const button = target.closest('.zoom');
-  if (button) show(button);
-  else if (target === dialog) dialog.close();
-});
-dialog.addEventListener('keydown', ({key}) => {
-  const step = {ArrowLeft: -1, ArrowRight: 1}[key];
-  if (!step) return;
-  const all = [...shown.closest('.case').querySelectorAll('.zoom')];
-  show(all[(all.indexOf(shown) + step + all.length) % all.length]);
-});
-dialog.addEventListener('close', () => shown && shown.focus());
+
+def document(title: str, body: Iterable[str], links: Mapping[str, str]) -> Iterable[str]:
+    """The parts of a page around those of its body; links {id: name} lead to headings. All but title is HTML."""
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    anchors = ''.join(f'<a href="#{name}">{text}</a>' for name, text in links.items())
+    nav = f'<nav aria-label="Sections">{anchors}</nav>' if links else ''
+    yield f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>
+<style>{STYLE}</style></head><body>{nav}<main>"""
+    yield from body
+    yield f"""</main>
+<dialog aria-label="Picture, enlarged"><div></div><p></p><form method="dialog"><button>Close</button></form></dialog>
+<script>{SCRIPT}</script></body></html>
 """
+
+
+def header(title: str, facts: Mapping[str, str], notices: Iterable[str]) -> str:
+    """The head of a page: what it is, lines that must not be missed, and facts; text from anywhere."""
+    items = ''.join(
+        f'<div><dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd></div>' for key, value in facts.items()
+    )
+    lines = ''.join(f'<p class="notice">{html.escape(line)}</p>' for line in notices if line)
+    return f'<header><h1>{html.escape(title)}</h1>{lines}<dl>{items}</dl></header>'
+
+
+def replace(path: pathlib.Path, parts: Iterable[str]) -> None:
+    """Writes a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with open(handle, 'w', encoding='utf-8') as file:
+            file.writelines(parts)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

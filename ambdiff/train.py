@@ -1,14 +1,12 @@
 """Training: one jitted step over the mesh; state, checkpoints, logging, a picture now and then.
 
 Step s is a pure function of (config.seed, s, state): its batch is dataset[s], its randomness fold_in(key, s). So the
-same step gives the same loss on any number of devices, and a run that was interrupted goes on to the same result.
+same step gives the same loss on any number of devices and hosts, and a run that was interrupted goes on to the same
+result.
 """
 
-import contextlib
-import fcntl
 import logging
 import pathlib
-import signal
 import time
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import evaluate, flops, methods, optim, report, sharding
+from ambdiff import evaluate, faults, flops, hosts, methods, optim, report, sharding
 from ambdiff import metrics as metrics_lib
 from ambdiff.checkpoint import Checkpointer, load_weights
 from ambdiff.data import augment, pipeline, sources
@@ -92,54 +90,30 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
     return step
 
 
-class _Termination:
-    """Notes SIGTERM while it is entered, so that the loop can save before it stops."""
-
-    def __init__(self):
-        self.asked = False
-        self._previous = None
-
-    def __enter__(self):
-        with contextlib.suppress(ValueError):  # not in the main thread (a notebook, a test)
-            self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_):
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _note(self, *_):
-        self.asked = True
-
-
-@contextlib.contextmanager
-def _only_run(workdir: pathlib.Path):
-    """Holds the workdir: a second run in it would mix its files with the first one's."""
-    with open(workdir / '.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'another run is writing to {workdir}: wait for it, or give another --workdir') from None
-        yield
-
-
 class _Validation:
     """A few held-out images: masks drawn from the EMA, their metrics, and a picture of them."""
 
-    def __init__(self, config, method, mesh):
+    def __init__(self, config):
         try:
             source = sources.open_source(config.data, 'validation')
         except UserError as error:
             raise UserError(f'{error}; to train without validation: --config.train.sample_every=0') from error
-        chosen = evaluate.evenly_spaced(len(source), config.train.sample_images)
-        self._cases = evaluate.load(source, chosen)
+        chosen = np.array(evaluate.evenly_spaced(len(source), config.train.sample_images))
+        self._rows, self._total = hosts.share(len(chosen)), len(chosen)
+        self._cases = evaluate.load(source, chosen[self._rows])
         self._num_classes = config.data.num_classes
         self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
-        self._draw = evaluate.Drawer(config, method, mesh)
+        self._mesh = sharding.local_mesh()
+        self._draw = evaluate.Drawer(config, methods.create(config), self._mesh)
 
     def __call__(self, ema) -> tuple[dict[str, float], bytes]:
-        cases = self._cases
-        samples = self._draw(ema, cases.images, self._key)
+        """Metrics and picture, on the main process; all processes call it together."""
+        samples = self._draw(
+            sharding.local_copy(ema, self._mesh), self._cases.images, evaluate.image_keys(self._key, self._rows)
+        )
+        cases, samples = evaluate.gather(self._cases, samples, self._total)
+        if not hosts.is_main():
+            return {}, b''
         values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, cases.present)
         means, _ = metrics_lib.summarize(values)
         names = ('ged', 'hm_iou', 'd_max', 'ci')
@@ -148,132 +122,206 @@ class _Validation:
         return values, report.sample_grid(cases.images[:8], cases.raters[:8] > 0, samples[:8] > 0)
 
 
-def _checked(metrics: dict, step: int, latest: int | None) -> dict[str, float]:
-    values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(values['loss']) or not np.isfinite(values['grad_norm']):
-        kept = 'no checkpoint was saved yet' if latest is None else f'step {latest} is kept'
-        raise UserError(
-            f'loss or gradient is not finite at step {step} (loss {values["loss"]}); {kept}: lower '
-            'config.optim.learning_rate, or set config.optim.clip_norm, and start again'
-        )
-    return values
+class _Run:
+    """What stays the same while a run starts, goes back and goes on: method, data, placement, the compiled step."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        train = config.train
+        self.config, self.mesh = config, sharding.create_mesh(config.mesh)
+        shared = self.mesh.shape['data']
+        sharding.check_batch(self.mesh, train.batch_size, 'config.train.batch_size')
+        parts = train.accumulation_steps
+        if parts < 1 or train.batch_size % (parts * shared):
+            raise UserError(
+                f'config.train.batch_size={train.batch_size} does not divide into '
+                f'config.train.accumulation_steps={parts} parts over {shared} devices'
+            )
+        self.method = methods.create(config)
+        if self.mesh.shape['model'] > 1:
+            size, patch = config.data.image_size, config.model.patch_size
+            heights = tuple(size // (patch * 2**level) for level in range(len(config.model.channel_mult)))
+            self.method = methods.create(config, sharding.height_split(self.mesh, config.mesh.height_levels, heights))
+        self.optimiser = optim.create(config.optim, train.num_steps)
+        self.rows = pipeline.Rows(sources.open_source(config.data, 'train'), config.seed)
+        logger.info('training on %s', sources.describe(self.rows.source))
+        if sources.notice(config.data):
+            logger.info('%s', sources.notice(config.data))
+        self.validate = _Validation(config) if train.sample_every else None
+        init = lambda key: create_state(config, self.method, self.optimiser, key)
+        abstract = jax.eval_shape(init, jax.random.key(config.seed))
+        self.shardings = sharding.state_shardings(self.mesh, abstract, config.mesh.fsdp)
+        self.abstract = sharding.on(abstract, self.shardings)
+        self._init = jax.jit(init, out_shardings=self.shardings)
+        self._batch = sharding.batch_sharding(self.mesh)
+        self._mine = pipeline.local_rows(self._batch, train.batch_size)
+        self.step_fn = None
+
+    def start(self) -> TrainState:
+        """The state of step 0, from the seed or from config.checkpoint."""
+        state = self._init(jax.random.key(self.config.seed))
+        if self.config.checkpoint:
+            weights, _ = load_weights(self.config.checkpoint, self.config, sharding.replicated(self.mesh))
+            place = jax.jit(
+                lambda tree: (tree, jax.tree.map(jnp.copy, tree)), out_shardings=(self.shardings.params,) * 2
+            )
+            params, ema = place({name: weights.get(name, tree) for name, tree in state.params.items()})
+            state = state.replace(params=params, ema=ema)
+            logger.info('starting from the weights of %s', self.config.checkpoint)
+        return state
+
+    def restore(self, checkpointer: Checkpointer, step: int) -> TrainState:
+        """The state of a checkpoint."""
+        target = self.abstract
+        saved = {'step': target.step, 'params': target.params, 'opt_state': target.opt_state}
+        saved, ema = checkpointer.restore(step, saved, {'ema': target.ema}, self.config)
+        return TrainState(**saved, **ema)
+
+    def load(self, step: int) -> dict[str, Array]:
+        """The batch of the step after `step` steps, each process reading its rows."""
+        train = self.config.train
+        first = step // train.updates_per_batch * train.batch_size
+        local = pipeline.batch(self.rows, [first + row for row in self._mine])
+        return jax.tree.map(self.place, local)
+
+    def place(self, local: np.ndarray) -> Array:
+        """This process's rows of an array as the part of the whole batch that they are."""
+        shape = (self.config.train.batch_size, *local.shape[1:])
+        return jax.make_array_from_process_local_data(self._batch, local, shape)
+
+    def asked(self, termination: faults.Termination) -> Array:
+        """Whether a SIGTERM came to this process, for its rows: the step tells all processes."""
+        return self.place(np.full(len(self._mine), termination.asked))
+
+    def compile(self, state: TrainState) -> None:
+        """Compiles the step (once) and says what it takes."""
+        if self.step_fn is not None:
+            return
+        one = make_train_step(self.config, self.method, self.optimiser)
+        arguments = (state, self.load(int(state.step)))
+        if jax.process_count() > 1:
+            arguments = (*arguments, self.asked(faults.Termination()))
+
+        def step(state, batch, *asked):
+            state, metrics = one(state, batch)
+            return state, metrics | ({'stop': asked[0].any()} if asked else {})
+
+        shardings = (self.shardings, sharding.replicated(self.mesh))
+        logger.info('compiling the training step for %s ...', flops.devices(self.mesh))
+        began = time.perf_counter()
+        self.step_fn = jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(*arguments).compile()
+        logger.info('compiled in %.0f s', time.perf_counter() - began)
+        kinds = {'parameters': state.params, 'EMA': state.ema, 'optimiser': state.opt_state}
+        held = {name: sharding.bytes_per_device(tree) for name, tree in kinds.items()}
+        logger.info('%s', flops.summary(self.step_fn, held, self.config.train.accumulation_steps))
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
-    """Trains to config.train.num_steps, or from where the workdir's last checkpoint stands.
+    """Trains to config.train.num_steps, or from where the workdir's newest good checkpoint stands.
 
     Returns:
       True when the last step is done; False when a SIGTERM stopped it before (its state is saved).
 
     Raises:
-      UserError: a field does not suit, the data is faulty, or the loss is not finite.
+      UserError: a field does not suit, the data is faulty, or the loss stays bad however often the run goes back.
     """
-    mesh = sharding.create_mesh(config.mesh)
-    sharding.check_batch(mesh, config.train.batch_size, 'config.train.batch_size')
-    parts = config.train.accumulation_steps
-    if parts < 1 or config.train.batch_size % (parts * mesh.shape['data']):
-        raise UserError(
-            f'config.train.batch_size={config.train.batch_size} does not divide into '
-            f'config.train.accumulation_steps={parts} parts over {mesh.shape["data"]} devices'
-        )
-    method = methods.create(config)
-    optimiser = optim.create(config.optim, config.train.num_steps)
-    source = sources.open_source(config.data, 'train')
-    logger.info('training on %s', sources.describe(source))
-    if sources.notice(config.data):
-        logger.info('%s', sources.notice(config.data))
-    batches = pipeline.shuffled(source, config.seed)
-    validate = _Validation(config, method, mesh) if config.train.sample_every else None
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    replicated = sharding.replicated(mesh)
-    key = jax.random.key(config.seed)
-    abstract = jax.eval_shape(lambda k: create_state(config, method, optimiser, k), key)
-    with _only_run(workdir), Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
-        latest = checkpointer.latest_step
-        if latest is None:
-            init = jax.jit(lambda k: create_state(config, method, optimiser, k), out_shardings=replicated)
-            state = init(key)
-            if config.checkpoint:
-                weights, _ = load_weights(config.checkpoint, config, replicated)
-                params = {name: weights.get(name, tree) for name, tree in state.params.items()}
-                state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
-                logger.info('starting from the weights of %s', config.checkpoint)
-        else:
-            target = _on(abstract, replicated)
-            saved = {'step': target.step, 'params': target.params, 'opt_state': target.opt_state}
-            saved, ema = checkpointer.restore(latest, saved, {'ema': target.ema}, config)
-            state = TrainState(**saved, **ema)
-            logger.info('going on from step %d of %s', latest, workdir)
-        if int(state.step) >= config.train.num_steps:
-            return True
-        logger.info('\n%s', parameter_overview.get_parameter_overview(state.params, max_lines=8))
-        with MetricWriter(workdir, int(state.step)) as writer, _Termination() as termination:
-            return _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate, termination)
+    with faults.Termination() as termination:
+        run = _Run(config)
+        if hosts.is_main():
+            workdir.mkdir(parents=True, exist_ok=True)
+        hosts.meet('the workdir is there')
+        with faults.only_run(workdir), Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
+            rollbacks = faults.Rollbacks(config.train)
+            step = checkpointer.tidy()
+            while True:
+                state = run.start() if step is None else run.restore(checkpointer, step)
+                rollbacks.restore({} if step is None else checkpointer.record(step))
+                checkpointer.forget_after(step or 0)
+                logger.info(
+                    'going on from step %d of %s' if step is not None else 'starting at step %d in %s',
+                    step or 0,
+                    workdir,
+                )
+                if int(state.step) >= config.train.num_steps:
+                    return True
+                if run.step_fn is None:
+                    overview = parameter_overview.get_parameter_overview(
+                        run.abstract.params, include_stats=False, max_lines=8
+                    )
+                    logger.info('\n%s', overview)
+                    run.compile(state)
+                try:
+                    with MetricWriter(workdir, int(state.step)) as writer:
+                        return _loop(run, state, checkpointer, writer, rollbacks, termination)
+                except faults.BadStep as bad:
+                    del state  # its arrays were given away
+                    step = rollbacks.go_back(bad, checkpointer.steps)
+                    logger.warning(
+                        '%s: back to step %d; batches %s are skipped (rollback %d of at most %d)',
+                        bad,
+                        step or 0,
+                        ', '.join(map(str, sorted(rollbacks.skipped))),
+                        rollbacks.count,
+                        config.train.max_rollbacks,
+                    )
 
 
-def _on(tree, device_sharding):
-    """The abstract tree with a sharding on every leaf."""
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device_sharding)
-    return jax.tree.map(place, tree)
-
-
-def _loop(config, state, batches, mesh, method, optimiser, checkpointer, writer, validate, termination) -> bool:
-    train, repeat = config.train, config.train.updates_per_batch
-    batch_sharding = sharding.batch_sharding(mesh)
-    rows = pipeline.local_rows(train.batch_size)
-
-    def load(step: int):
-        first = step // repeat * train.batch_size
-        local = pipeline.batch(batches, range(first + rows.start, first + rows.stop))
-        place = lambda x: jax.make_array_from_process_local_data(batch_sharding, x)
-        return jax.tree.map(place, local)
-
-    start = int(state.step)
-    step_fn = jax.jit(make_train_step(config, method, optimiser), donate_argnums=0)
-    logger.info('compiling the training step for %s ...', dict(mesh.shape))
-    began = time.perf_counter()
-    step_fn = step_fn.lower(state, load(start)).compile()
-    logger.info('compiled in %.0f s', time.perf_counter() - began)
-    speed = flops.Meter(flops.of(step_fn) * train.accumulation_steps, train.batch_size)
+def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> bool:
+    """Steps until the last one or a SIGTERM; raises faults.BadStep."""
+    config, train = run.config, run.config.train
+    start, alone = int(state.step), jax.process_count() == 1
+    speed = flops.Meter(flops.of(run.step_fn) * train.accumulation_steps, train.batch_size)
     rate = optim.learning_rate(config.optim, train.num_steps)
     window: list[dict[str, float]] = []
-    pending = None
-    saved = checkpointer.latest_step
+    pending, told = None, False
 
-    def save(step):
-        kept = {'step': state.step, 'params': state.params, 'opt_state': state.opt_state}
-        checkpointer.save(step, kept, {'ema': state.ema}, config)
-        return step
-
-    for step, batch in enumerate(pipeline.prefetch(load, start, train.num_steps), start + 1):
-        state, metrics = step_fn(state, batch)
-        # The metrics of the step before are read while this one runs.
+    def read_pending():
+        nonlocal pending, told
         if pending is not None:
-            window.append(_checked(*pending, saved))
-        pending = (metrics, step)
+            (metrics, step), pending = pending, None
+            values = {name: float(value) for name, value in metrics.items()}
+            told = bool(values.pop('stop', 0.0)) or told
+            rollbacks.check(step, values)
+            window.append(values)
+
+    load = lambda step: None if rollbacks.skips(step) else run.load(step)
+    batches = pipeline.prefetch(load, start, train.num_steps)
+    for step, batch in enumerate(batches, start + 1):
+        metrics = None
+        if batch is None:
+            state = state.replace(step=state.step + 1)
+        elif alone:
+            state, metrics = run.step_fn(state, batch)
+        else:
+            state, metrics = run.step_fn(state, batch, run.asked(termination))
+        # The metrics of the step before are read while this one runs.
+        read_pending()
+        pending = metrics and (metrics, step)
         last = step == train.num_steps
         at = lambda every, step=step, last=last: every > 0 and (step % every == 0 or last)
-        stop = termination.asked
+        stop = termination.asked if alone else told
         if last or stop or at(train.log_every) or at(train.checkpoint_every) or at(train.sample_every):
-            window.append(_checked(*pending, saved))
-            pending = None
-        if at(train.log_every):
+            read_pending()
+        if at(train.log_every) and window:
             values = {n: float(np.mean([w[n] for w in window])) for n in window[0]}
             window.clear()
             values |= {'learning_rate': float(rate(step - 1)), **speed.read(step - start)}
+            values |= {'rollbacks': rollbacks.count} if rollbacks.count else {}
+            values |= {'corrupt_records': len(run.rows.corrupt)} if run.rows.corrupt else {}
             writer.scalars(step, values)
             logger.info('%s', speed.line(step, train.num_steps, values))
         with speed.paused():
             if at(train.sample_every):
-                values, picture = validate(state.ema)
-                writer.scalars(step, values)
-                path = writer.picture(step, picture)
-                shown = ', '.join(f'{n.split("/")[1]} {v:.3f}' for n, v in values.items())
-                logger.info('step %d: %s; pictures in %s', step, shown, path)
+                values, picture = run.validate(state.ema)
+                if hosts.is_main():
+                    writer.scalars(step, values)
+                    path = writer.picture(step, picture)
+                    shown = ', '.join(f'{n.split("/")[1]} {v:.3f}' for n, v in values.items())
+                    logger.info('step %d: %s; pictures in %s', step, shown, path)
             if last or stop or at(train.checkpoint_every):
-                saved = save(step)
+                kept = {'step': state.step, 'params': state.params, 'opt_state': state.opt_state}
+                checkpointer.save(step, kept, {'ema': state.ema}, config, rollbacks.record())
         if stop:
-            logger.info('stopped by SIGTERM at step %d: the same command goes on from there', step)
+            checkpointer.wait()
+            logger.info('stopped by SIGTERM at step %d: it is saved, and the same command goes on from there', step)
             return False
     return True

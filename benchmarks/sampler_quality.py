@@ -37,7 +37,7 @@ def compare(config):
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
         draw = evaluate.Drawer(config, methods.create(config), mesh)
-        samples = draw(params, cases.images, key)
+        samples = draw(params, cases.images, evaluate.image_keys(key, range(len(cases.names))))
         means, errors = metrics.summarize(
             metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
         )

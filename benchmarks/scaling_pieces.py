@@ -1,6 +1,14 @@
-"""Measures the pieces of benchmarks/scaling.py by tracing: no network runs, and nothing is compiled."""
+"""Measures the pieces of benchmarks/scaling.py by tracing: no network runs, and nothing is compiled.
 
+  python benchmarks/scaling_pieces.py configs/lidc.py:pod 8 [v5e:2x4]
+
+compiles one evaluation of 8 masks a chip instead, ahead of time for that TPU, and prints what XLA counts beside what
+the pieces say. It needs libtpu (the extra tpu) but no TPU, and takes minutes: a check of the pieces, no part of them.
+"""
+
+import json
 import math
+import pathlib
 import sys
 
 import jax
@@ -46,6 +54,33 @@ def _line(one: dict, two: dict) -> dict[str, list[float]]:
     return {name: [2 * one[name] - two[name], two[name] - one[name]] for name in one}
 
 
+def _evaluation(config, method, params, masks: int) -> tuple:
+    """(function, *arguments) of one network evaluation of this many masks."""
+    size, array = config.data.image_size, jax.ShapeDtypeStruct
+    stack = array((masks, size, size, config.data.channels * config.method.image_repeats + 1), jnp.float32)
+    apply = lambda params, x, t: method.unet.apply({'params': params}, x, t)
+    return apply, params, stack, array((masks,), jnp.int32)
+
+
+def compiled(name: str, masks: int, topology: str) -> dict[str, float]:
+    """FLOPs and bytes of one evaluation on each chip, as XLA compiles it for the TPU topology."""
+    from jax.experimental import topologies
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    mesh = Mesh(devices, ('data',))
+    on = lambda tree, *axes: jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes))), tree
+    )
+    config = load_config(name)
+    method = methods.create(config)
+    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), jnp.float32)
+    params = jax.eval_shape(lambda i: method.init(jax.random.key(0), {'image': i}), image)['unet']
+    function, params, *batch = _evaluation(config, method, params, masks * len(devices))
+    cost = jax.jit(function).lower(on(params), *on(batch, 'data')).compile().cost_analysis()
+    return {'flops': cost['flops'], 'bytes': cost['bytes accessed']}
+
+
 def of(name: str) -> dict:
     """The pieces of one config."""
     config = load_config(name)
@@ -61,6 +96,7 @@ def of(name: str) -> dict:
         batch = {
             'image': array((images, size, size, channels), jnp.float32),
             'masks': array((images, config.data.num_raters, size, size), jnp.uint8),
+            'present': array((images, config.data.num_raters), jnp.bool_),
         }
         # The optimiser is left out: it is the same for every batch, and counted by hand.
         loss = lambda params, batch, key: method.loss(params, batch, key)[0].mean()
@@ -69,9 +105,7 @@ def of(name: str) -> dict:
         return _count(jax.grad(loss), state.params, batch, key) | {'residuals': residuals}
 
     def evaluation(masks: int) -> dict[str, float]:
-        stack = array((masks, size, size, channels * config.method.image_repeats + 1), jnp.float32)
-        apply = lambda params, x, t: method.unet.apply({'params': params['unet']}, x, t)
-        return _count(apply, state.params, stack, array((masks,), jnp.int32))
+        return _count(*_evaluation(config, method, state.params['unet'], masks))
 
     return {
         'dtype': config.model.dtype,
@@ -81,3 +115,15 @@ def of(name: str) -> dict:
         'train': _line(training(1), training(2)),
         'evaluation': _line(evaluation(1), evaluation(2)),
     }
+
+
+def main():
+    name, masks, *topology = sys.argv[1:]
+    found = compiled(name, int(masks), *topology or ['v5e:2x4'])
+    pieces = json.loads((pathlib.Path(__file__).parent / 'scaling.json').read_text())[name]['evaluation']
+    for what, value in found.items():
+        print(f'{what}: {value:.4g} compiled, {pieces[what][0] + int(masks) * pieces[what][1]:.4g} by the pieces')
+
+
+if __name__ == '__main__':
+    main()

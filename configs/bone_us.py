@@ -29,5 +29,4 @@ def get_config(variant: str = ''):
         config.data.builder = 'bone_us_simulated'
     elif variant:
         raise ValueError(f"configs/bone_us.py has no variant '{variant}'; it has small and simulated")
-    config.sample.symmetries = False  # an image of ultrasound on its side is another image
     return config

@@ -31,5 +31,4 @@ def get_config(variant: str = ''):
         config.data.builder = 'ms_mri_simulated'
     elif variant:
         raise ValueError(f"configs/ms_mri.py has no variant '{variant}'; it has small and simulated")
-    config.sample.symmetries = False  # a head on its side is another image
     return config

@@ -9,7 +9,6 @@ import pytest
 
 from ambdiff import methods
 from ambdiff.data import sources
-from ambdiff.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 
@@ -57,11 +56,10 @@ def test_a_variant_that_does_not_exist_is_named(name):
         get_config(name, 'tiny')
 
 
-def test_images_that_have_a_top_are_not_turned_in_sampling():
-    for name in ('bone_us', 'ms_mri'):
+def test_images_that_have_a_top_are_mirrored_in_sampling_and_never_turned():
+    turned = []
+    for name in ('bone_us', 'ms_mri', 'lidc'):
         config = get_config(name, 'small')
-        assert config.data.upright
-        methods.create(config)
-        config.sample.symmetries = True
-        with pytest.raises(UserError, match=r'data\.upright=True never turns them'):
-            methods.create(config)
+        assert config.sample.symmetries
+        turned.append(np.asarray(methods.create(config).turns(8)).tolist())
+    assert turned == [[0, 2] * 4, [0, 2] * 4, list(range(8))]

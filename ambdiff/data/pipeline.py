@@ -5,13 +5,91 @@ needs no saved position, and the order does not depend on the number of hosts or
 """
 
 import concurrent.futures
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
 
+from ambdiff.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 Example = dict[str, np.ndarray]
+# So many records in a row that cannot be read are no accident.
+_MOST_IN_A_ROW = 16
+
+
+class Readable:
+    """A source without its records that cannot be read: in the place of each stands the next one that can.
+
+    Which one that is depends on the source alone, so that every host and every later run takes the same.
+    """
+
+    def __init__(self, source: Sequence[Example]):
+        self._source = source
+        self.corrupt: dict[int, str] = {}  # record: why
+
+    def __len__(self) -> int:
+        """Records, the unreadable ones among them."""
+        return len(self._source)
+
+    def __getattr__(self, name: str):
+        return getattr(self._source, name)
+
+    def _read(self, place: int) -> Example:
+        try:
+            return self._source[place]
+        except OSError:  # a network's file system may stumble once
+            time.sleep(0.5)
+            return self._source[place]
+
+    def __getitem__(self, index: int) -> Example:
+        """The record `index`, or the one that stands for it.
+
+        Raises:
+          UserError: none of 16 records in a row can be read.
+        """
+        index = range(len(self))[index]
+        for place in range(index, index + min(_MOST_IN_A_ROW, len(self))):
+            place %= len(self)
+            if place in self.corrupt:
+                continue
+            try:
+                return self._read(place)
+            except Exception as error:  # every reader has its own; what is wrong is told, and counted
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                self.corrupt[place] = reason
+                logger.warning(
+                    'record %d of the training data cannot be read and is skipped (%s); the next one takes its place; '
+                    '%d so far',
+                    place,
+                    reason,
+                    len(self.corrupt),
+                )
+        raise UserError(
+            f'{min(_MOST_IN_A_ROW, len(self))} records of the training data in a row cannot be read; record {place}: '
+            f'{self.corrupt[place]}'
+        )
+
+
+class Rows:
+    """The rows of all batches, one after the other: the shuffled, repeated source; rows[r] is an example."""
+
+    def __init__(self, source: Sequence[Example], seed: int):
+        self.source = Readable(source)
+        self._shuffled = shuffled(self.source, seed)
+
+    @property
+    def corrupt(self) -> dict[int, str]:
+        """The records that could not be read, and why."""
+        return self.source.corrupt
+
+    def __getitem__(self, row: int) -> Example:
+        """Row r; any number is one."""
+        return self._shuffled[row]
 
 
 def shuffled(source: Sequence[Example], seed: int) -> grain.MapDataset:
@@ -19,7 +97,7 @@ def shuffled(source: Sequence[Example], seed: int) -> grain.MapDataset:
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
-def batch(examples: Sequence[Example], rows: range) -> Example:
+def batch(examples: Sequence[Example], rows: Sequence[int]) -> Example:
     """The given rows stacked: image [R, H, W, C] float32, masks [R, M, H, W] uint8, present [R, M] bool."""
     chosen = [examples[row] for row in rows]
     return {name: np.stack([example[name] for example in chosen]) for name in ('image', 'masks', 'present')}
@@ -36,7 +114,7 @@ def prefetch(load: Callable[[int], Example], start: int, stop: int) -> Iterator[
             yield ready
 
 
-def local_rows(batch_size: int) -> range:
-    """The rows of a batch that this process reads."""
-    share = batch_size // jax.process_count()
-    return range(jax.process_index() * share, (jax.process_index() + 1) * share)
+def local_rows(batch_sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
+    """The rows of a batch that this process's devices hold, and so the ones that it reads."""
+    slices = batch_sharding.addressable_devices_indices_map((batch_size,)).values()
+    return sorted({row for (rows,) in slices for row in range(batch_size)[rows]})

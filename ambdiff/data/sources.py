@@ -1,8 +1,8 @@
 """Where examples come from: opens whatever the data config names.
 
 A source is random access: `len(source)`, and `source[i]` is the example dict of
-`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file by its signature,
-a folder by the case folders in it.
+`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file or a pickle by its
+signature, a folder by the folders in it.
 """
 
 import importlib
@@ -11,7 +11,17 @@ import pathlib
 import h5py
 import numpy as np
 
-from ambdiff.data import case_files, case_folder, cimd_folder, example, phiseg_hdf5, splits
+from ambdiff.data import (
+    case_files,
+    case_folder,
+    cimd_folder,
+    example,
+    hpunet_crops,
+    knegt_pickle,
+    numpy_pickle,
+    phiseg_hdf5,
+    splits,
+)
 from ambdiff.errors import UserError
 
 HELP = (
@@ -23,6 +33,10 @@ HELP = (
 
 # Builders that need files, and where those come from.
 FROM_FILES = {
+    'lidc': (
+        'the folder of the DICOM files of LIDC-IDRI (docs/data/lidc.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/demo.py'
+    ),
     'ms_mri': (
         'the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
         'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated'
@@ -80,9 +94,19 @@ def write_splits(data, workdir: pathlib.Path) -> None:
 
     As patients.csv beside the cases it gives the same splits again.
     """
+    if not data.path or data.builder == 'ms_mri':  # whose folds are its splits
+        return
+    if data.builder == 'lidc':
+        from ambdiff.data import lidc
+
+        splits.write_table(workdir / 'splits.csv', lidc.split_table(data))
+        return
     path = pathlib.Path(data.path).expanduser()
-    if data.path and data.builder != 'ms_mri' and _layout(path) is case_folder:  # the folds of 'ms_mri' are its splits
+    layout = _layout(path)
+    if layout is case_folder:
         splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
+    elif layout is knegt_pickle:
+        splits.write_table(workdir / 'splits.csv', knegt_pickle.split_table(path, data))
 
 
 def describe(source) -> str:
@@ -129,6 +153,8 @@ def _layout(path):
     """The reader module for what lies at `path`."""
     try:
         if path.is_dir():
+            if hpunet_crops.split_folders(path):
+                return hpunet_crops
             if case_files.looks_like_cases(path):
                 return case_folder
             if cimd_folder.split_folders(path):
@@ -141,8 +167,8 @@ def _layout(path):
             )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
-        with path.open('rb') as file:
-            file.read(1)
+        if numpy_pickle.is_pickle(path):
+            return knegt_pickle
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     if not h5py.is_hdf5(path):

@@ -44,88 +44,6 @@ from ambdiff.models.unet import UNet
 Array = jax.Array
 Params = Any
 
-_CHOICES = {
-    'method.loss': ('mse', 'cross_entropy'),
-    'method.target': ('rater', 'posterior'),
-    'method.time_sampling': ('uniform', 'stratified'),
-    'method.encoders': ('none', 'frozen', 'trained'),
-    'method.amn_input': ('xt', 'x0'),
-    'method.acn_input': ('reverse_step', 'eps'),
-    'sample.sampler': ('ancestral', 'ddim'),
-    'sample.noise': ('independent', 'stratified'),
-    'sample.start': ('noise', 'level_set'),
-    'model.dtype': ('float32', 'bfloat16'),
-}
-
-_MANY = 10**9
-_RANGES = {
-    'model.channels': (1, _MANY),
-    'model.channel_mult': (1e-3, _MANY),
-    'model.num_res_blocks': (1, _MANY),
-    'model.num_heads': (1, _MANY),
-    'model.num_groups': (1, _MANY),
-    'model.patch_size': (1, _MANY),
-    'model.dropout': (0, 0.99),
-    'data.num_classes': (1, 254),
-    'diffusion.num_steps': (1, _MANY),
-    'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
-    'method.image_repeats': (1, _MANY),
-    'method.latent_dim': (1, _MANY),
-    'method.vlb_weight': (0, _MANY),
-    'method.kl_weight': (0, _MANY),
-    'train.updates_per_batch': (1, _MANY),
-    'train.log_every': (1, _MANY),
-    'train.checkpoint_every': (1, _MANY),
-    'train.keep_checkpoints': (1, _MANY),
-    'train.sample_images': (1, _MANY),
-    'sample.eta': (0, 1),
-    'sample.num_samples': (1, _MANY),
-    'sample.level_time': (0.01, 1),
-    'sample.memory_mib': (0, _MANY),
-    'evaluate.max_images': (0, _MANY),
-}
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    for field, known in _CHOICES.items():
-        group, name = field.split('.')
-        if config[group][name] not in known:
-            raise UserError(f'config.{field}={config[group][name]!r} is not known; use one of {", ".join(known)}')
-    for field, (least, most) in _RANGES.items():
-        group, name = field.split('.')
-        values = config[group][name]
-        for value in values if isinstance(values, tuple | list) else [values]:
-            if not least <= value <= most:
-                raise UserError(f'config.{field}={values} is out of range: {least} to {most}')
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f'config.seed={config.seed} is out of range: 0 to {2**32 - 1}')
-    diffusion, method = config.diffusion, config.method
-    if len(method.image_range) != 2 or len(diffusion.mask_range) != 2:
-        raise UserError('config.method.image_range and config.diffusion.mask_range are pairs (low, high)')
-    if not config.model.channel_mult:
-        raise UserError('config.model.channel_mult needs at least one level')
-    if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
-        raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
-    if method.target == 'posterior' and method.loss != 'cross_entropy':
-        raise UserError("config.method.target='posterior' needs config.method.loss='cross_entropy'")
-    if bool(method.vlb_weight) != diffusion.learned_variance:
-        raise UserError(
-            'config.method.vlb_weight trains the learned variance: set it above 0 together with '
-            'config.diffusion.learned_variance=True, or to 0 with False'
-        )
-    if config.sample.start == 'level_set' and diffusion.prediction != 'x0':
-        raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
-    if config.sample.symmetries and config.data.upright:
-        raise UserError(
-            'config.sample.symmetries=True draws masks from turned images, but training with config.data.upright=True '
-            'never turns them: set one of the two to False'
-        )
-    if not 1 <= config.sample.num_steps <= diffusion.num_steps:
-        raise UserError(
-            f'config.sample.num_steps={config.sample.num_steps} must lie in 1 .. '
-            f'{diffusion.num_steps} (config.diffusion.num_steps)'
-        )
-
 
 def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, images: Array, channels: int) -> Params:
     """Parameters of AMN and ACN for images [B, H, W, C] and masks of so many channels."""
@@ -147,16 +65,16 @@ class CIMD:
     diffusion: GaussianDiffusion
     method: ml_collections.ConfigDict
     sampling: ml_collections.ConfigDict
+    upright: bool  # images have a top (data.upright)
     frozen: Params  # AMN and ACN if they stay as drawn: constants of the loss
 
     @classmethod
-    def create(cls, config: ml_collections.ConfigDict) -> 'CIMD':
+    def create(cls, config: ml_collections.ConfigDict, place=None) -> 'CIMD':
         """From the config's groups model, diffusion, method and sample.
 
         Raises:
           UserError: a field's value is unknown, or two fields contradict each other.
         """
-        _check(config)
         model, diffusion = config.model, config.diffusion
         channels = 1 if config.data.num_classes == 1 else config.data.num_classes + 1
         unet = UNet(
@@ -177,6 +95,7 @@ class CIMD:
             patch_size=model.patch_size,
             remat=model.remat,
             dtype=jnp.dtype(model.dtype),
+            place=place,
         )
         if config.data.image_size % unet.stride:
             raise UserError(
@@ -214,7 +133,7 @@ class CIMD:
             image = jnp.zeros((1, 8, 8, config.data.channels))
             draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), image, channels))
             frozen = jax.tree.map(np.asarray, draw(config.method.encoder_seed))
-        return cls(unet, encoder, process, config.method, config.sample, frozen)
+        return cls(unet, encoder, process, config.method, config.sample, config.data.upright, frozen)
 
     def _images(self, images: Array) -> Array:
         low, high = self.method.image_range
@@ -303,6 +222,12 @@ class CIMD:
         """Device memory that sampling one mask takes, for choosing chunks; an estimate from above."""
         return self.unet.activation_bytes(image_size, image_size)
 
+    def turns(self, num_samples: int) -> Array:
+        """The symmetry [N] that each mask of an image is drawn under; of images with a top only the mirror."""
+        if not self.sampling.symmetries:
+            return jnp.zeros(num_samples, int)
+        return jnp.arange(num_samples) % 2 * 2 if self.upright else jnp.arange(num_samples) % 8
+
     def sample(self, params: Params, images: Array, keys: Array, num_samples: int, parts: int = 1) -> Array:
         """Draws N masks for each image.
 
@@ -337,9 +262,7 @@ class CIMD:
         else:
             start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
             levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
-        # The frame that mask n is drawn in.
-        turns = jnp.arange(num_samples) % 8 * self.sampling.symmetries
-        turns = jnp.broadcast_to(turns, (batch, num_samples))
+        turns = jnp.broadcast_to(self.turns(num_samples), (batch, num_samples))
 
         def by_parts(draw, *arrays):
             """Maps draw over the parts; arrays are [B, N, ..], in each part [B * N / parts, ..]."""

@@ -6,6 +6,7 @@ one to one. Beyond it: `patch_size` p puts the widest level at 1/p of the resolu
 in, depth to space on the way out), and `num_groups` lets narrow networks keep several channels in a norm group.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +24,8 @@ class UNet(nn.Module):
     H and W must be multiples of `stride`. `attention_resolutions` are down-sampling factors of the
     widest level (after `patch_size`) at which self-attention is applied; the middle block always has it.
     `num_head_channels` > 0 sets the heads by width and overrides `num_heads`, and `num_heads_upsample` > 0
-    is the number of heads on the way up.
+    is the number of heads on the way up. `place` says on which devices the activations of a level (0: the widest)
+    live: (h [B, H, W, C], level) -> h.
     """
 
     model_channels: int = 128
@@ -43,6 +45,7 @@ class UNet(nn.Module):
     patch_size: int = 1
     remat: bool = False
     dtype: Any = jnp.float32
+    place: Callable[[Array, int], Array] | None = None
 
     @property
     def stride(self) -> int:
@@ -95,6 +98,9 @@ class UNet(nn.Module):
             return layers.Resample(up, self.dtype, name=name)(h)
         return layers.upsample(h) if up else layers.downsample(h)
 
+    def _at(self, h: Array, level: int) -> Array:
+        return h if self.place is None else self.place(h, level)
+
     @nn.compact
     def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
         """Denoises.
@@ -123,6 +129,7 @@ class UNet(nn.Module):
         if self.patch_size > 1:
             x = layers.space_to_depth(x, self.patch_size)
         h = layers.Conv(features[0], dtype=self.dtype, name='input_blocks_0_0')(x)
+        h = self._at(h, 0)
         skips = [h]
         last = len(self.channel_mult) - 1
         index, factor = 1, 1
@@ -131,10 +138,11 @@ class UNet(nn.Module):
                 h = self._resblock(features[level], f'input_blocks_{index}_0')(h, embedding, train)
                 if factor in self.attention_resolutions:
                     h = self._attention(h.shape[-1], f'input_blocks_{index}_1')(h)
+                h = self._at(h, level)
                 skips.append(h)
                 index += 1
             if level != last:
-                h = self._resample(h, embedding, train, False, f'input_blocks_{index}_0')
+                h = self._at(self._resample(h, embedding, train, False, f'input_blocks_{index}_0'), level + 1)
                 skips.append(h)
                 index += 1
                 factor *= 2
@@ -153,6 +161,7 @@ class UNet(nn.Module):
                     name = f'output_blocks_{index}_{part}'
                     h = self._attention(h.shape[-1], name, up=True)(h)
                     part += 1
+                h = self._at(h, level)
                 if level and block == self.num_res_blocks:
                     h = self._resample(h, embedding, train, True, f'output_blocks_{index}_{part}')
                     factor //= 2

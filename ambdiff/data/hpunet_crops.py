@@ -1,0 +1,177 @@
+"""Reader of the PNG crops of the Hierarchical Probabilistic U-Net (Kohl et al., 2019), LIDC-IDRI "v2".
+
+  {train,val,test}/images/<patient>/z-<z>_c<n>.png        180x180, 8-bit grey, 0.5 mm a pixel
+  {train,val,test}/gt/<patient>/z-<z>_c<n>_l<k>.png       the mask of rater k = 0 .. 3, black and white
+
+The published numbers are of the centre 128x128 (8,843, 1,993 and 1,980 slices), which data.image_size=128 with
+data.fit='crop' gives. The folders lidc_crops_{train,val,test} into which the three archives unpack may be between.
+CC BY 3.0, DeepMind, made from LIDC-IDRI.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import sys
+
+import ml_collections
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ambdiff.data import example
+from ambdiff.errors import UserError
+
+FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
+IMAGE = re.compile(r'(z-.+_c\d+)\.png')
+MASK = re.compile(r'(z-.+_c\d+)_l(\d{1,3})\.png')
+SPACING = (0.5, 0.5)  # mm
+
+
+def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folder of each split under `root`; {} where the layout is another one."""
+    found = {}
+    for split, name in FOLDERS.items():
+        for folder in (root / name, root / f'lidc_crops_{name}' / name):
+            if (folder / 'images').is_dir() and (folder / 'gt').is_dir():
+                found[split] = folder
+    return found
+
+
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
+    """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
+
+    Raises:
+      UserError: no such split, an image without its masks, a patient in two splits, or a damaged or mismatched image;
+        the message names the file and the cure.
+    """
+    if data.num_classes > 1:
+        raise UserError(f'{root}: this layout has one class; set --config.data.num_classes=1')
+    folders = split_folders(root)
+    if split not in folders:
+        raise UserError(f"{root}: has no {FOLDERS[split]}/images with {FOLDERS[split]}/gt for the split '{split}'")
+    patients = {name: {path.name for path in _folders(folder / 'images')} for name, folder in folders.items()}
+    for name, here in patients.items():
+        if name != split and (shared := here & patients[split]):
+            raise UserError(
+                f'{root}: {len(shared)} patients are in both {FOLDERS[split]} and {FOLDERS[name]} '
+                f"(first: '{min(shared)}'); move each to one split"
+            )
+    return Source(folders[split], data)
+
+
+class Source:
+    """Random access to the cases of one split: `len`, and an example dict by index.
+
+    A split below example.MEMORY_LIMIT is decoded once and kept as stored images and packed masks; a larger one is
+    decoded case by case.
+    """
+
+    def __init__(self, folder, data):
+        self._size, self._fit, self._num_raters = data.image_size, data.fit, data.num_raters
+        self._files = _cases(folder, data.num_raters)
+        self.patients = [patient for patient, _, _, _ in self._files]
+        image, masks = self._read(0)
+        self._kept = None
+        if len(self) * (image.nbytes + masks.nbytes) < example.MEMORY_LIMIT:
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                read = pool.map(self._read, range(len(self)))
+                quiet = len(self) < 500
+                wait = 0.5 if sys.stderr.isatty() else 10
+                self._kept = list(tqdm(read, folder.name, len(self), disable=quiet, mininterval=wait, unit=' slices'))
+
+    def __len__(self) -> int:
+        """The number of cases."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> example.Example:
+        """The example dict of a case; see `ambdiff.data.example`."""
+        index = range(len(self))[index]
+        image, masks = self._kept[index] if self._kept else self._read(index)
+        patient, name, _, _ = self._files[index]
+        masks = np.unpackbits(masks, axis=-1, count=image.shape[1])
+        masks, present = example.padded(name, masks, self._num_raters)
+        return example.make(
+            image / np.float32(np.iinfo(image.dtype).max),
+            masks,
+            present=present,
+            case=f'{patient}/{name}',
+            patient=patient,
+            index=index,
+            size=self._size,
+            fit=self._fit,
+            spacing=SPACING,
+        )
+
+    def _read(self, index):
+        """Image [H, W] as stored and masks uint8 [M, H, ceil(W / 8)] of packed bits, checked."""
+        _, _, image_file, mask_files = self._files[index]
+        image = _decode(image_file)
+        masks = []
+        for file in mask_files:
+            mask = _decode(file)
+            if mask.shape != image.shape:
+                raise UserError(
+                    f'{file}: {mask.shape[0]}x{mask.shape[1]} pixels, but its image is '
+                    f'{image.shape[0]}x{image.shape[1]}; image and masks must have the same size'
+                )
+            if (grey := (mask != 0) & (mask != mask.max())).any():
+                raise UserError(
+                    f'{file}: has the values 0, {mask[grey][0]} and {mask.max()}; store a mask as black and white'
+                )
+            masks.append(np.packbits(mask != 0, axis=-1))
+        return image, np.stack(masks)
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir())
+
+
+def _cases(folder, num_raters):
+    """(patient, name, image file, mask files in the order of raters) of every image."""
+    cases = []
+    for images in _folders(folder / 'images'):
+        masks = {}
+        gt = folder / 'gt' / images.name
+        for path in gt.iterdir() if gt.is_dir() else ():
+            if found := MASK.fullmatch(path.name):
+                masks.setdefault(found[1], {})[int(found[2])] = path
+        for path in sorted(images.iterdir()):
+            if found := IMAGE.fullmatch(path.name):
+                own = masks.get(found[1], {})
+                if not 0 < len(own) <= num_raters:
+                    raise UserError(
+                        f'{path}: has {len(own)} masks gt/{gt.name}/{found[1]}_l*.png, but config.data.num_raters is '
+                        f'{num_raters}; complete the case or set --config.data.num_raters'
+                    )
+                cases.append((images.name, found[1], path, [own[rater] for rater in sorted(own)]))
+    if not cases:
+        raise UserError(f'{folder}: has no case; expected images/<patient>/z-<z>_c<n>.png')
+    return cases
+
+
+def _decode(file):
+    """A grey PNG as uint8 or uint16 [H, W]; its claims are checked before it is decoded."""
+    try:
+        with Image.open(file, formats=('PNG',)) as image:
+            example.check_side(str(file), image.height, image.width)
+            if image.mode not in ('1', 'L', 'I', 'I;16'):
+                image = _one_channel(file, image)
+            pixels = np.asarray(image)
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f'{file}: claims more pixels than any image of this layout') from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f'{file}: not a whole PNG; copy or export it again') from error
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
+
+
+def _one_channel(file, image):
+    """The grey image that a colour image holds where its channels are equal."""
+    red, green, blue = image.convert('RGB').split()
+    if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
+        raise UserError(f'{file}: a colour image; this layout holds grey images, so convert it')
+    return red

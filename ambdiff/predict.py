@@ -1,0 +1,311 @@
+"""python -m ambdiff.predict --checkpoint=WEIGHTS --input=FILE_OR_FOLDER --output=DIR: plausible masks for your images.
+
+Every case is a folder of DIR (`ambdiff.predict_output`); DIR/index.html shows all, DIR/predictions.csv lists them.
+A case that is there already with the same content, weights and settings is skipped; with others it is made anew. A
+faulty file is named, the rest goes on, and the exit status is 2.
+
+Everything random follows from the seed and the content of a case's files: the same masks whatever the file's name, the
+files beside it, and the number of devices. The config comes with the weights.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tqdm
+
+import ambdiff
+from ambdiff.errors import UserError
+from ambdiff.main import fail
+
+# Groups of the config that masks depend on.
+_MATTERS = ('data', 'model', 'diffusion', 'method', 'sample')
+
+
+class _Parser(argparse.ArgumentParser):
+    """A mistake in a flag ends with one line and exit status 2."""
+
+    def error(self, message):
+        sys.exit(fail(f'{message}; --help lists the flags'))
+
+
+def parse_flags(argv: list[str]) -> argparse.Namespace:
+    """The flags; exits with status 2 on a mistake."""
+    parser = _Parser('python -m ambdiff.predict', description=__doc__.partition('\n')[0], allow_abbrev=False)
+    add = parser.add_argument
+    add('--checkpoint', required=True, help='weights: a .safetensors file, a workdir or the folder of a step')
+    add('--input', required=True, help='PNG, JPEG, TIFF, NIfTI, DICOM file, or a folder of them, with all below it')
+    add('--output', required=True, help='folder to write to')
+    add('--num_samples', type=int, default=16, help='masks a case (default 16)')
+    add('--num_steps', type=int, default=8, help='network evaluations a mask (default 8)')
+    add(
+        '--at',
+        default='',
+        help='crops around these points: x,y[,z] in pixels, ";" between several, or a CSV with '
+        'columns file, x, y, z; for NIfTI the indices in the file. Without it, tiles cover every slice',
+    )
+    add('--seed', type=int, default=0, help='the same seed gives the same masks (default 0)')
+    flags = parser.parse_args(argv)
+    for name, least, most in (('num_samples', 1, 1000), ('num_steps', 1, 10**6), ('seed', 0, 2**32 - 1)):
+        if not least <= getattr(flags, name) <= most:
+            parser.error(f'--{name}={getattr(flags, name)} is out of range: {least} to {most}')
+    return flags
+
+
+class Model:
+    """Weights with what they were trained for, ready to draw masks."""
+
+    def __init__(self, flags: argparse.Namespace):
+        import jax
+
+        from ambdiff import checkpoint, evaluate, methods, sharding
+
+        self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
+        self.config.sample.num_samples, self.config.sample.num_steps = flags.num_samples, flags.num_steps
+        self.config.seed, self.config.mesh.data = flags.seed, -1
+        if flags.num_steps > self.config.diffusion.num_steps:
+            most = self.config.diffusion.num_steps
+            raise UserError(f'--num_steps={flags.num_steps} is more than the {most} steps of the weights')
+        mesh = sharding.create_mesh(self.config.mesh)
+        self._params, step = checkpoint.load_weights(flags.checkpoint, self.config, sharding.replicated(mesh))
+        self.weights = {
+            'name': pathlib.Path(flags.checkpoint).name,
+            'step': step,
+            'sha256': _digest(self._params, self.config),
+        }
+        self._drawer = evaluate.Drawer(self.config, methods.create(self.config), mesh)
+        self._key = jax.random.key(flags.seed)
+        self.chunk = self._drawer.chunk
+
+    def draw(self, crops: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """Crops [n, S, S, C], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
+        from ambdiff import evaluate
+
+        keys = evaluate.image_keys(self._key, folds)
+        return self._drawer(self._params, crops, keys)
+
+
+def _digest(params, config) -> str:
+    """SHA-256 of weights and of what else masks depend on."""
+    import jax
+
+    groups = json.loads(config.to_json())
+    groups = {name: groups[name] for name in _MATTERS}
+    for name in ('num_samples', 'num_steps', 'memory_mib'):
+        del groups['sample'][name]
+    for name in ('path', 'build_dir'):
+        del groups['data'][name]
+    digest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class _Run:
+    """Cases on their way: read, cut into crops, drawn together whatever case they are of, written."""
+
+    def __init__(self, model: Model, flags: argparse.Namespace, output: pathlib.Path, points: dict, say: Callable):
+        self.model, self.flags, self.output, self.points, self.say = model, flags, output, points, say
+        self.failed: dict[str, str] = {}
+        self.done: dict[str, pathlib.Path] = {}
+        self.crops = 0
+
+    def settings(self, case, sha256: str) -> dict:
+        """What a finished case must share to be skipped."""
+        return {
+            'input_sha256': sha256,
+            'weights_sha256': self.model.weights['sha256'],
+            'num_samples': self.flags.num_samples,
+            'num_steps': self.flags.num_steps,
+            'seed': self.flags.seed,
+            'at': [list(point) for point in self.points[case.source]],
+        }
+
+    def fault(self, case, error: Exception) -> None:
+        """Names a case that could not be predicted; the rest goes on."""
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        self.failed[case.source] = reason if case.files[0].name in reason else f'{case.source}: {reason}'
+        self.say(f'ambdiff: {self.failed[case.source]}')
+
+    def prepare(self, case):
+        """(case, volume, plan, settings) of a case to draw, None for one that is done or faulty."""
+        from ambdiff import predict_output
+        from ambdiff.predict_input import Plan
+
+        try:
+            settings = self.settings(case, case.sha256())
+            before = predict_output.finished(self.output / case.name)
+            if before and before['settings'] == settings:
+                self.done[case.source] = self.output / case.name
+                return None
+            volume = case.read(self.model.config.data.channels)
+            plan = Plan(volume, self.model.config.data, self.points[case.source])
+        except (UserError, OSError) as error:
+            return self.fault(case, error)
+        except Exception as error:  # a stranger's file can break a reader in any way
+            return self.fault(case, UserError(f'cannot be read ({type(error).__name__}: {error})'))
+        for note in plan.notes:
+            self.say(f'ambdiff: {case.source}: {note}')
+        self.crops += len(plan.crops)
+        return case, volume, plan, settings
+
+    def masks(self, cases) -> Iterator[tuple]:
+        """(prepared case, its crops' masks [c, N, S, S]) in order; a chunk holds crops of many cases."""
+        waiting, held = collections.deque(), []  # cases with crops under way; crops of the next chunk
+        for case in cases:
+            prepared = self.prepare(case)
+            if prepared is None:
+                yield None, None
+                continue
+            number = np.uint32(int(prepared[3]['input_sha256'][:8], 16))
+            waiting.append((prepared, []))
+            for crop in prepared[2].draw():
+                held.append((crop, number, waiting[-1][1]))
+                if len(held) == self.model.chunk:
+                    self._draw(held)
+            yield from self._ready(waiting)
+        self._draw(held)
+        yield from self._ready(waiting)
+
+    def _draw(self, held: list) -> None:
+        if held:
+            drawn = self.model.draw(np.stack([crop for crop, *_ in held]), np.stack([number for _, number, _ in held]))
+            for masks, (_, _, into) in zip(drawn, held, strict=True):
+                into.append(masks.astype(np.uint8))
+            held.clear()
+
+    def _ready(self, waiting: collections.deque) -> Iterator[tuple]:
+        while waiting and len(waiting[0][1]) == len(waiting[0][0][2].crops):
+            prepared, drawn = waiting.popleft()
+            yield prepared, drawn
+
+    def write(self, case, volume, plan, settings, drawn: list[np.ndarray]) -> None:
+        """Writes the folder of a case, whole or not at all."""
+        from ambdiff import modes, predict_output, predict_page
+
+        data = self.model.config.data
+        samples = plan.merge(iter(drawn), self.flags.num_samples, data.num_classes)
+        spacing = volume.spacing[1:]
+        found = modes.find(samples)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=predict_output.PARTIAL, dir=self.output))
+        try:
+            partial.chmod(0o755)
+            files = predict_output.write_masks(partial, volume, samples, data.num_classes)
+            summary = predict_output.summarize(samples, found, spacing)
+            if len(plan.boxes) > 1:
+                summary['points'] = self._points(plan, samples, spacing, settings['at'])
+            if volume.files:
+                words = [mode['words'] for mode in summary['modes']]
+                about = {'name': case.name, 'version': ambdiff.__version__, **settings}
+                try:
+                    path = partial / 'segmentation.dcm'
+                    predict_output.write_segmentation(path, volume, samples, found, words, about)
+                    files.append(path.name)
+                except UserError as error:
+                    plan.notes.append(str(error))
+                    self.say(f'ambdiff: {case.source}: {error}')
+            summary = {
+                'format': predict_output.FORMAT,
+                'case': case.name,
+                'input': case.source,
+                'num_samples': self.flags.num_samples,
+                'num_steps': self.flags.num_steps,
+                'seed': self.flags.seed,
+                **summary,
+                'shape': list(samples.shape[1:]),
+                'spacing': [float(step) if np.isfinite(step) else None for step in volume.spacing],
+                'weights': self.model.weights,
+                'warnings': plan.notes,
+                'files': files,
+                'settings': settings,
+            }
+            predict_page.write_case(partial, plan, samples, found, spacing, summary)
+            (partial / 'summary.json').write_text(json.dumps(summary, indent=2), 'utf-8')
+            predict_output.replace_folder(partial, self.output / case.name)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self.done[case.source] = self.output / case.name
+
+    def _points(self, plan, samples: np.ndarray, spacing, at: list) -> list[dict]:
+        """The summary of each of several points, of what is drawn in its crop."""
+        from ambdiff import modes, predict_output
+
+        result = []
+        for point, (z, top, left, bottom, right) in zip(at, plan.boxes, strict=True):
+            local = samples[:, z : z + 1, top:bottom, left:right]
+            result.append({'at': point, **predict_output.summarize(local, modes.find(local), spacing)})
+        return result
+
+
+def predict(flags: argparse.Namespace) -> int:
+    """Predicts what the flags name; returns the exit status: 0, or 2 where a case failed.
+
+    Raises:
+      UserError: a flag, the weights or the whole input cannot be used.
+    """
+    from ambdiff import predict_cases, predict_output, predict_page
+
+    output = pathlib.Path(flags.output)
+    cases, skipped = predict_cases.find_cases(pathlib.Path(flags.input), output)
+    points = predict_cases.parse_points(flags.at, cases)
+    cases = [case for case in cases if case.source in points]
+    model = Model(flags)
+    output.mkdir(parents=True, exist_ok=True)
+    with predict_output.alone(output), tqdm.tqdm(total=len(cases), unit='case', desc='predicting') as bar:
+        run = _Run(model, flags, output, points, lambda line: bar.write(line, file=sys.stderr))
+        for line in skipped:
+            run.say(f'ambdiff: {line}')
+        try:
+            for prepared, drawn in run.masks(cases):
+                if prepared:
+                    run.write(*prepared, drawn)
+                bar.set_postfix_str(f'{run.crops} crops')
+                bar.update()
+        finally:
+            folders = sorted(
+                path.parent for path in output.glob('*/summary.json') if not path.parent.name.startswith('.')
+            )
+            folders = [folder for folder in folders if predict_output.finished(folder)]
+            predict_output.write_table(output, folders, run.failed)
+            predict_page.write_index(output, folders, run.failed)
+    print(f'{len(run.done)} of {len(cases)} cases done: {output / "index.html"}')
+    if run.failed:
+        return fail(f'{len(run.failed)} of {len(cases)} cases failed, named above and in {output / "predictions.csv"}')
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    flags = parse_flags(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
+    import jax
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
+    try:
+        return predict(flags)
+    except UserError as error:
+        return fail(error)
+    except OSError as error:
+        return fail(f'cannot read {flags.input} or write below {flags.output}: {error}')
+    except KeyboardInterrupt:
+        print('ambdiff: interrupted: the same command goes on with the cases that are left', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The script of the pages: one constant, so that its hash can stand in the page's Content-Security-Policy.
+
+Listeners sit on the document, not on each picture: a page of hundreds of cases opens as fast as one of a few.
+"""
+
+SCRIPT = """
+document.documentElement.classList.add('js');
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// Zoom: the viewBox moves; its proportions stay those of the crop it starts with.
+function boxes(svg) {
+  const box = svg.getAttribute('viewBox').split(' ').map(Number);
+  if (!svg.dataset.home) svg.dataset.home = box.join(' ');
+  const home = svg.dataset.home.split(' ').map(Number);
+  const [height, width] = svg.dataset.size.split(' ').map(Number);
+  const ratio = home[2] / home[3], wide = Math.max(width, height * ratio);
+  const whole = [(width - wide) / 2, (height - wide / ratio) / 2, wide, wide / ratio];
+  return {box, home, whole, height, width, ratio};
+}
+function place(svg, x, y, wide) {
+  const {whole, height, width, ratio} = boxes(svg);
+  wide = clamp(wide, Math.min(6, whole[2]), whole[2]);
+  const tall = wide / ratio;
+  x = clamp(x, Math.min(-wide / 4, (width - wide) / 2), Math.max(width - wide * 3 / 4, (width - wide) / 2));
+  y = clamp(y, Math.min(-tall / 4, (height - tall) / 2), Math.max(height - tall * 3 / 4, (height - tall) / 2));
+  svg.setAttribute('viewBox', [x, y, wide, tall].map(v => +v.toFixed(3)).join(' '));
+  svg.parentElement.classList.toggle('zoomed', svg.getAttribute('viewBox') !== svg.dataset.home);
+}
+// u and v: the point that stays where it is, as shares of the picture.
+function zoom(svg, factor, u = 0.5, v = 0.5) {
+  const {box, whole, ratio} = boxes(svg);
+  const wide = clamp(box[2] / factor, Math.min(6, whole[2]), whole[2]);
+  place(svg, box[0] + u * (box[2] - wide), box[1] + v * (box[3] - wide / ratio), wide);
+}
+function show(svg, name) {
+  const box = boxes(svg)[name];
+  svg.setAttribute('viewBox', box.join(' '));
+  svg.parentElement.classList.toggle('zoomed', name !== 'home');
+}
+function move(svg, u, v) {
+  const {box} = boxes(svg);
+  place(svg, box[0] + u * box[2], box[1] + v * box[3], box[2]);
+}
+function at(svg, {clientX, clientY}) {
+  const place = svg.getBoundingClientRect();
+  return [(clientX - place.left) / place.width, (clientY - place.top) / place.height];
+}
+document.addEventListener('wheel', event => {
+  const svg = event.target.closest?.('.stage')?.firstElementChild;
+  if (!svg || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  zoom(svg, Math.exp(-event.deltaY / 200), ...at(svg, event));
+}, {passive: false});
+const fingers = new Map();
+let held = null;
+document.addEventListener('pointerdown', event => {
+  const svg = event.target.closest?.('.stage')?.firstElementChild;
+  if (!svg || event.button) return;
+  if (held !== svg) fingers.clear();
+  held = svg;
+  fingers.set(event.pointerId, at(svg, event));
+  svg.setPointerCapture(event.pointerId);
+});
+document.addEventListener('pointermove', event => {
+  if (!fingers.has(event.pointerId)) return;
+  const before = [...fingers.values()], now = at(held, event), last = fingers.get(event.pointerId);
+  fingers.set(event.pointerId, now);
+  if (before.length === 1) return move(held, last[0] - now[0], last[1] - now[1]);
+  const after = [...fingers.values()];
+  const apart = ([a, b]) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+  if (apart(before) > 0) zoom(held, apart(after) / apart(before), (after[0][0] + after[1][0]) / 2,
+    (after[0][1] + after[1][1]) / 2);
+});
+for (const end of ['pointerup', 'pointercancel'])
+  document.addEventListener(end, ({pointerId}) => fingers.delete(pointerId));
+
+// Window and level: a linear transfer of the picture's values.
+let filters = 0;
+function tone(panel) {
+  const [level, width] = [...panel.querySelectorAll('input')].map(input => Number(input.value));
+  const svg = panel.closest('.main').querySelector('.outlines');
+  const {low, high, unit} = panel.dataset, span = high - low;
+  const text = value => unit ? `${Math.round(value)} ${unit}` : value.toFixed(2);
+  const [levelText, widthText] = panel.querySelectorAll('b');
+  levelText.textContent = text(Number(low) + level * span);
+  widthText.textContent = text(width * span);
+  let filter = svg.querySelector('filter');
+  if (!filter) {
+    filter = svg.appendChild(document.createElementNS(svg.namespaceURI, 'filter'));
+    filter.id = `tone-${++filters}`;
+    filter.setAttribute('color-interpolation-filters', 'sRGB');
+    const transfer = filter.appendChild(document.createElementNS(svg.namespaceURI, 'feComponentTransfer'));
+    for (const channel of 'RGB') {
+      const line = transfer.appendChild(document.createElementNS(svg.namespaceURI, `feFunc${channel}`));
+      line.setAttribute('type', 'linear');
+    }
+    svg.querySelector('.picture').setAttribute('filter', `url(#${filter.id})`);
+  }
+  for (const line of filter.firstElementChild.children) {
+    line.setAttribute('slope', 1 / width);
+    line.setAttribute('intercept', 0.5 - level / width);
+  }
+}
+
+function setLevel(slider) {
+  const figure = slider.closest('.main'), level = Number(slider.value);
+  figure.querySelector('output').textContent = level;
+  let area = '';
+  for (const layer of figure.querySelectorAll('[data-from]')) {
+    const on = layer.dataset.from <= level && level <= layer.dataset.to;
+    layer.toggleAttribute('hidden', !on);
+    if (on) area = layer.dataset.area;
+  }
+  figure.querySelector('.area').textContent = area;
+  slider.setAttribute('aria-valuetext', `drawn by at least ${level} of ${slider.dataset.samples}: ${area}`);
+}
+document.addEventListener('input', ({target}) => {
+  const {shows, samples, tone: kind} = target.dataset;
+  if (shows !== undefined)
+    target.closest('.main').querySelector(`[data-layer="${shows}"]`).toggleAttribute('hidden', !target.checked);
+  else if (samples) setLevel(target);
+  else if (kind) tone(target.closest('.window'));
+  else if (target.matches('#filter')) narrow(target.value);
+  else if (target.matches('#order')) sort(target.value);
+});
+
+// The list of cases: narrowed by name, sorted by what a row carries.
+const list = document.querySelector('#cases');
+function narrow(text) {
+  let count = 0;
+  for (const row of list.children) {
+    const on = row.dataset.name.toLowerCase().includes(text.toLowerCase());
+    row.toggleAttribute('hidden', !on);
+    count += on;
+  }
+  document.querySelector('#count').textContent = `${count} shown`;
+}
+function sort(key) {
+  const number = row => Number(row.dataset[key]);
+  const order = key === 'name' ? (a, b) => a.dataset.place - b.dataset.place : (a, b) => number(b) - number(a);
+  list.append(...[...list.children].sort(order));
+}
+
+const dialog = document.querySelector('dialog');
+let shown = null;
+function enlarge(button) {
+  shown = button;
+  const picture = button.firstElementChild;
+  dialog.firstElementChild.replaceChildren(picture.cloneNode(true));
+  dialog.querySelector('p').textContent = picture.alt || picture.getAttribute('aria-label');
+  if (!dialog.open) dialog.showModal();
+}
+document.addEventListener('click', ({target}) => {
+  const button = target.closest('.zoom'), tool = target.closest('[data-zoom]');
+  if (button) enlarge(button);
+  else if (tool) {
+    const svg = tool.closest('.main').querySelector('.outlines'), how = tool.dataset.zoom;
+    if (how === 'in' || how === 'out') zoom(svg, how === 'in' ? 1.5 : 1 / 1.5);
+    else show(svg, how === 'crop' ? 'home' : 'whole');
+  } else if (target === dialog) dialog.close();
+});
+document.addEventListener('keydown', event => {
+  if (!event.target.matches?.('.stage') || event.ctrlKey || event.metaKey || event.altKey) return;
+  const svg = event.target.firstElementChild, step = 0.1;
+  const action = {
+    '+': () => zoom(svg, 1.5), '=': () => zoom(svg, 1.5), '-': () => zoom(svg, 1 / 1.5),
+    '0': () => show(svg, 'home'), '1': () => show(svg, 'whole'),
+    ArrowLeft: () => move(svg, -step, 0), ArrowRight: () => move(svg, step, 0),
+    ArrowUp: () => move(svg, 0, -step), ArrowDown: () => move(svg, 0, step),
+  }[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+dialog.addEventListener('keydown', ({key}) => {
+  const step = {ArrowLeft: -1, ArrowRight: 1}[key];
+  if (!step) return;
+  const all = [...shown.closest('.case').querySelectorAll('.zoom')];
+  enlarge(all[(all.indexOf(shown) + step + all.length) % all.length]);
+});
+dialog.addEventListener('close', () => shown && shown.focus());
+"""

@@ -1,0 +1,385 @@
+"""LIDC-IDRI from DICOM and outlines: the masks and HU that others would get, built whole, resumed, faults named."""
+
+import logging
+import shutil
+
+import ml_collections
+import numpy as np
+import pydicom
+import pytest
+import tensorflow_datasets as tfds
+from lidc_files import SHAPE, SPACING, SmallLidc
+from matplotlib.path import Path
+from PIL import Image, ImageDraw
+from scipy.interpolate import RegularGridInterpolator
+
+from ambdiff.data import lidc, lidc_crop, lidc_splits, sources, splits
+from ambdiff.data.example import SPLITS
+from ambdiff.errors import UserError
+
+SIZE = 64
+
+
+def settings(small, build_dir, **changes):
+    fields = {
+        'path': str(small.root),
+        'builder': 'lidc',
+        'build_dir': str(build_dir),
+        'outlines': str(small.database),
+        'lidc_split': 'patient',
+        'image_size': SIZE,
+        'spacing': 0.0,
+        'intensity': 'hu_window',
+        'hu_window': (-1000.0, 400.0),
+        'fit': 'crop',
+        'num_raters': 4,
+        'num_classes': 1,
+        'channels': 1,
+    }
+    return ml_collections.ConfigDict(fields | changes)
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    return SmallLidc(tmp_path_factory.mktemp('lidc'))
+
+
+@pytest.fixture(scope='module')
+def built_dir(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('built')
+    sources.open_source(settings(small, folder), 'train')
+    return folder
+
+
+def records(data):
+    """Every stored record of every split, with the example that the program sees."""
+    for split in SPLITS:
+        try:
+            source = sources.open_source(data, split)
+        except UserError:
+            continue
+        for row in range(len(source)):
+            yield split, source.stored[row], source[row]
+
+
+def by_matplotlib(points):
+    """The interior by pylidc's own rule: matplotlib's, less the outline."""
+    rows, columns = np.indices(SHAPE)
+    path = Path(np.concatenate([points, points[:1]]), closed=True)
+    inside = path.contains_points(np.stack([rows.ravel(), columns.ravel()], 1)).reshape(SHAPE)
+    inside[points[:, 0], points[:, 1]] = False
+    return inside
+
+
+def by_pillow(points):
+    """The interior by Pillow's polygon, which fills the outline too, less the outline."""
+    image = Image.new('L', SHAPE[::-1])
+    ImageDraw.Draw(image).polygon([(int(x), int(y)) for y, x in points], fill=1)
+    inside = np.array(image, bool)
+    inside[points[:, 0], points[:, 1]] = False
+    return inside
+
+
+def whole_masks(contours_at_z, rasterise):
+    """A reader's mask of a whole slice: inclusions, less exclusions with their outlines."""
+    mask = np.zeros(SHAPE, bool)
+    for inclusion, points in contours_at_z:
+        if inclusion:
+            mask |= rasterise(points)
+    for inclusion, points in contours_at_z:
+        if not inclusion:
+            mask &= ~rasterise(points)
+            mask[points[:, 0], points[:, 1]] = False
+    return mask
+
+
+def expected_masks(small, series, z, rasterise):
+    """Of every reading of a slice the whole mask, those of nodule 0 and of nodule 1 apart."""
+    nodules = {0: [], 1: []}
+    for contours in small.readings[series]:
+        here = [(inclusion, points) for inclusion, height, points in contours if height == z]
+        if here:
+            nodules[int(here[0][1].mean() > 65)].append(whole_masks(here, rasterise))
+    return nodules
+
+
+@pytest.mark.parametrize('source', ['database', 'xml'])
+@pytest.mark.parametrize('rasterise', [by_matplotlib, by_pillow])
+def test_masks_are_those_of_independent_rasterisers_and_images_are_hu(small, built_dir, source, rasterise):
+    seen = set()
+    for _, record, item in records(settings(small, built_dir, outlines=str(getattr(small, source)))):
+        series = record['series'].decode()
+        z = next(height for s, height in small.hu if s == series and abs(height - record['z']) < 1e-3)
+        top, left = record['corner'].astype(int)
+        window = (slice(top, top + SIZE), slice(left, left + SIZE))
+        np.testing.assert_array_equal(record['image'], small.hu[series, z][window])
+        hu = item['image'][..., 0] * 1400 - 1000
+        np.testing.assert_allclose(hu, small.hu[series, z][window].clip(-1000, 400), atol=1e-3)
+        nodule = int('_n01_' in item['case'])
+        drawn = [mask[window] for mask in expected_masks(small, series, z, rasterise)[nodule]]
+        drawn += [np.zeros((SIZE, SIZE), bool)] * (4 - len(drawn))
+        assert sorted(m.astype(np.uint8).tobytes() for m in drawn) == sorted(m.tobytes() for m in item['masks'])
+        assert item['patient'] == small.patient[series]
+        np.testing.assert_allclose(item['spacing'], SPACING)
+        seen.add((series, z, nodule))
+    everything = {
+        (series, z, int(points.mean() > 65))
+        for series, readings in small.readings.items()
+        for contours in readings
+        for _, z, points in contours
+    }
+    assert seen == everything and len(seen) > 30
+
+
+def test_resampled_crops_are_linear_in_hu_and_nearest_in_masks(small, tmp_path):
+    checked = 0
+    for _, record, item in records(settings(small, tmp_path, spacing=0.5)):
+        series = record['series'].decode()
+        z = next(height for s, height in small.hu if s == series and abs(height - record['z']) < 1e-3)
+        grid = [start + 0.5 / SPACING * np.arange(SIZE) for start in record['corner']]
+        points = np.stack(np.meshgrid(*grid, indexing='ij'), -1)
+        assert points.min() > -1e-4 and (points.max((0, 1)) < np.array(SHAPE) - 1 + 1e-4).all()
+        axes = (np.arange(SHAPE[0]), np.arange(SHAPE[1]))
+        linear = RegularGridInterpolator(axes, small.hu[series, z])
+        limits = np.array(SHAPE) - 1
+        np.testing.assert_allclose(record['image'], linear(points.clip(0, limits)), atol=0.1)
+        nearest = np.rint(points).astype(int)
+        nodule = int('_n01_' in item['case'])
+        drawn = expected_masks(small, series, z, by_matplotlib)[nodule]
+        ours = np.sort(item['masks'].reshape(4, -1).sum(1))[::-1]
+        other = np.sort([mask[nearest[..., 0], nearest[..., 1]].sum() for mask in drawn])[::-1]
+        np.testing.assert_array_equal(ours[: len(other)], other)
+        np.testing.assert_allclose(item['spacing'], 0.5)
+        checked += 1
+    assert checked > 30
+
+
+def test_a_window_stays_in_the_slice_and_a_small_slice_is_continued_by_its_edge(small):
+    hu = np.arange(40 * 200, dtype=np.float32).reshape(40, 200)
+    points = np.array([[3, 190], [3, 198], [9, 198], [9, 190]])
+    chain = np.concatenate([np.linspace(a, b, 9).round() for a, b in zip(points, np.roll(points, -1, 0), strict=True)])
+    drawn = [lidc_crop.outlines.Outline(0, True, chain.astype(int))]
+    image, masks, corner = lidc_crop.crop(hu, drawn, 32)
+    np.testing.assert_array_equal(corner, [0, 168])
+    np.testing.assert_array_equal(image, hu[:32, 168:])
+    assert masks[0, 4:9, 23:30].all() and masks.sum() == 5 * 7
+    image, masks, corner = lidc_crop.crop(hu, drawn, 64)
+    np.testing.assert_array_equal(corner, [6 - 32, 136])
+    np.testing.assert_array_equal(image[26:66], hu[:38, 136:])
+    np.testing.assert_array_equal(image[0], hu[0, 136:])
+
+
+@pytest.mark.parametrize('rule', lidc_splits.RULES)
+def test_the_split_of_every_series_is_written_out_and_kept(small, built_dir, tmp_path, rule):
+    folder = built_dir if rule == 'patient' else tmp_path
+    expected = lidc_splits.divide(rule, small.patient)
+    data = settings(small, folder, lidc_split=rule)
+    found = {record['series'].decode(): split for split, record, _ in records(data)}
+    assert found == expected
+    sources.write_splits(data, tmp_path / 'run')
+    table = splits.read_table(tmp_path / 'run' / 'splits.csv')
+    assert table == {series: (small.patient[series], split) for series, split in expected.items()}
+    if rule == 'patient':
+        assert not splits.shared_patients(table)
+
+
+def test_a_part_of_the_tree_is_divided_as_the_whole(small, tmp_path):
+    gone = next(iter(small.patient))
+    copy = tmp_path / 'scans'
+    shutil.copytree(small.root, copy)
+    for (series, _), path in small.path.items():
+        if series == gone:
+            (copy / path.relative_to(small.root)).unlink()
+    data = settings(small, tmp_path / 'built', path=str(copy), lidc_split='mose')
+    found = {record['series'].decode(): split for split, record, _ in records(data)}
+    whole = lidc_splits.divide('mose', small.patient)
+    assert found == {series: split for series, split in whole.items() if series != gone}
+
+
+def test_an_interrupted_build_goes_on_and_reads_no_series_twice(small, tmp_path, monkeypatch):
+    crop, calls = lidc_crop.crop_series, []
+
+    def dies(nodules, *arguments):
+        calls.append(nodules[0].series)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return crop(nodules, *arguments)
+
+    monkeypatch.setattr(lidc_crop, 'crop_series', dies)
+    data = settings(small, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sources.open_source(data, 'train')
+    assert not list(tmp_path.rglob('dataset_info.json'))
+    sources.open_source(data, 'train')
+    assert len(calls) == len(small.patient) + 1  # the one that was cut short is read again
+    assert not list(tmp_path.rglob('parts-*'))
+    calls.clear()
+    sources.open_source(data, 'test')
+    assert not calls
+
+
+def test_headers_are_read_once_unless_a_file_changes(small, tmp_path, monkeypatch):
+    copy = tmp_path / 'scans'
+    shutil.copytree(small.root, copy)
+    read, calls = lidc.lidc_tree._header, []
+    monkeypatch.setattr(lidc.lidc_tree, '_header', lambda path: calls.append(path) or read(path))
+    first, _ = lidc.lidc_tree.index(copy, tmp_path / 'kept.json')
+    assert len(calls) == len(small.hu) + 1
+    calls.clear()
+    changed = sorted(copy.rglob('*.dcm'))[0]
+    changed.touch()
+    again, _ = lidc.lidc_tree.index(copy, tmp_path / 'kept.json')
+    assert calls == [changed] and again == first
+
+
+def test_of_two_slices_at_one_z_the_first_taken_counts(small, tmp_path):
+    copy = tmp_path / 'scans'
+    shutil.copytree(small.root, copy)
+    for path in small.path.values():
+        repeat = pydicom.dcmread(path)
+        repeat.InstanceNumber += 1000
+        repeat.PixelData = bytes(len(repeat.PixelData))
+        repeat.save_as((copy / path.relative_to(small.root)).with_name(f'0{path.name}'))
+    ours = {item['case']: item['image'] for _, _, item in records(settings(small, tmp_path / 'b', path=str(copy)))}
+    expected = {item['case']: item['image'] for _, _, item in records(settings(small, tmp_path / 'a'))}
+    assert ours.keys() == expected.keys()
+    assert all((ours[case] == expected[case]).all() for case in ours)
+
+
+def faulty(small, tmp_path, damage):
+    """The tree with one file of a series damaged; (its data, the series, the file)."""
+    copy = tmp_path / 'scans'
+    shutil.copytree(small.root, copy)
+    series = sorted(small.patient)[0]
+    z = small.readings[series][0][0][1]
+    file = copy / small.path[series, z].relative_to(small.root)
+    damage(file)
+    return settings(small, tmp_path / 'built', path=str(copy)), series, file
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def no_rescale(file):
+    slice_ = pydicom.dcmread(file)
+    del slice_.RescaleSlope, slice_.RescaleIntercept
+    slice_.save_as(file)
+
+
+def no_rescale_in_any(file):
+    for other in file.parents[1].rglob('*.dcm'):
+        no_rescale(other)
+
+
+def oblong(file):
+    slice_ = pydicom.dcmread(file)
+    slice_.PixelSpacing = [0.7, 0.9]
+    slice_.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (cut, 'truncated'),
+        (lambda file: file.write_bytes(file.read_bytes()[:300]), 'no slice at z'),
+        (lambda file: file.write_bytes(b'not DICOM'), 'no slice at z'),
+        (lambda file: file.unlink(), 'no slice at z'),
+        (no_rescale, 'unit'),
+        (no_rescale_in_any, 'RescaleSlope'),
+        (oblong, 'spacing'),
+    ],
+)
+def test_a_faulty_series_is_named_left_out_and_counted(small, tmp_path, capsys, caplog, damage, message):
+    data, series, file = faulty(small, tmp_path, damage)
+    with caplog.at_level(logging.INFO):
+        found = {record['series'].decode() for _, record, _ in records(data)}
+    assert found == set(small.patient) - {series}
+    error = capsys.readouterr().err
+    assert f'series {series} is left out' in error and message in error
+    assert str(file.parent)[:-1] in error
+    assert 'faults: ' in caplog.text and 'faults: 0' not in caplog.text
+    assert 'literature: 15,096' in caplog.text
+
+
+def test_counts_are_told_after_the_build_and_only_then(small, tmp_path, caplog):
+    data = settings(small, tmp_path, lidc_split='mose')
+    with caplog.at_level(logging.INFO):
+        sources.open_source(data, 'train')
+    number = sum(1 for _ in records(data))
+    assert f'lidc: {number} slices of 16 nodules, 11 series, 10 patients' in caplog.text
+    assert 'not found: 0; faults: 0' in caplog.text
+    caplog.clear()
+    sources.open_source(data, 'train')
+    assert 'ambdiff' not in caplog.text
+
+
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">'
+    + ''.join(f'<!ENTITY {y} "{f"&{x};" * 10}">' for x, y in zip('abcdefgh', 'bcdefghi', strict=True))
+    + ']><LidcReadMessage>&i;</LidcReadMessage>'
+)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (BOMB, 'declares a document type or entities'),
+        ('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><LidcReadMessage>&e;</LidcReadMessage>', 'entities'),
+        ('<a>' * 100_000, 'nested 50 deep'),
+        ('<LidcReadMessage><ResponseHeader>', 'not whole XML'),
+        ('<LidcReadMessage></LidcReadMessage>', 'names 0 series'),
+    ],
+)
+def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small, tmp_path, content, message, caplog):
+    folder = tmp_path / 'xml'
+    shutil.copytree(small.xml, folder)
+    bad = folder / 'bad.xml'
+    bad.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        lidc.lidc_xml.read(bad)
+    assert '\n' not in str(caught.value) and 'bad.xml' in str(caught.value)
+    if content is BOMB:
+        with caplog.at_level(logging.INFO):
+            source = sources.open_source(settings(small, tmp_path / 'b', outlines=str(folder)), 'train')
+        assert len(source) > 10 and 'faults: 1' in caplog.text
+
+
+def test_other_xml_is_passed_over(tmp_path):
+    (tmp_path / 'x.xml').write_text('<IdriReadMessage><a/></IdriReadMessage>')
+    assert lidc.lidc_xml.read(tmp_path / 'x.xml') == ('', [])
+
+
+def test_tensorflow_datasets_builds_it_from_manual_dir(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(lidc.outlines, 'find_database', lambda: small.database)
+    builder = lidc.Lidc(data_dir=tmp_path, config='128_mose', file_format='array_record')
+    config = tfds.download.DownloadConfig(manual_dir=small.root)
+    builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
+    record = builder.as_data_source(split='train')[0]
+    assert record['image'].shape == (128, 128) and record['masks'].shape == (4, 128, 128)
+    assert {c.name for c in lidc.Lidc.BUILDER_CONFIGS} >= {'128_patient', '128_mose_0.5mm', '128_phiseg'}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'path': ''}, 'config.data.path is empty'),
+        ({'path': '/nowhere'}, 'no such folder'),
+        ({'lidc_split': 'slices'}, "config.data.lidc_split is 'slices'; choose patient, mose, phiseg"),
+        ({'num_raters': 3}, 'config.data.num_raters is 3'),
+        ({'num_classes': 2}, 'config.data.num_classes 2'),
+        ({'spacing': -1.0}, r'config\.data\.spacing -1'),
+        ({'outlines': '/nowhere.sqlite'}, 'no such file'),
+    ],
+)
+def test_mistakes_are_one_line(small, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        sources.open_source(settings(small, tmp_path, **changes), 'train')
+    assert '\n' not in str(caught.value)
+
+
+def test_a_folder_without_scans_is_told(small, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'empty' / 'loop').symlink_to(tmp_path / 'empty')
+    with pytest.raises(UserError, match='holds no DICOM slice among 0 files'):
+        sources.open_source(settings(small, tmp_path / 'b', path=str(tmp_path / 'empty')), 'train')

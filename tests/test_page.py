@@ -1,0 +1,270 @@
+"""The pages in a real browser: evaluation's report and predict's index, driven by mouse and keyboard.
+
+Needs Chromium or Chrome on the PATH and the Python package playwright; says so and skips where either is missing.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import test_report
+import tiny
+from PIL import Image
+
+from ambdiff import predict
+
+EVIL = '<img src=x onerror=document.title=1>.png'
+NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
+
+
+@pytest.fixture(scope='module')
+def browser():
+    playwright = pytest.importorskip(
+        'playwright.sync_api', reason='playwright is not installed: pip install playwright'
+    )
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f'no browser installed: the pages are not tested; put one of {", ".join(NAMES)} on the PATH')
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+    """{'report': .., 'index': .., 'case': ..}: files written by report and by predict."""
+    folder = tmp_path_factory.mktemp('pages')
+    test_report.write(folder / 'report.html', 5)
+    (folder / 'in').mkdir()
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(('a.png', 'b.png', EVIL)):
+        grey = np.where(tiny.disc((60, 90), (20 + 9 * number, 50), 6), 220, 40) + rng.integers(0, 9, (60, 90))
+        Image.fromarray(grey.astype(np.uint8)).save(folder / 'in' / name)
+
+    def draw(model, crops, folds):
+        """Sample i marks what is brighter than a level that rises with i: the level sets differ."""
+        levels = 0.1 + 0.2 * np.arange(model.config.sample.num_samples, dtype=np.float32)
+        return crops[:, None, ..., 0] > levels[None, :, None, None]
+
+    weights = tiny.write_weights(folder / 'w.safetensors')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict.Model, 'draw', draw)
+        flags = [f'--checkpoint={weights}', f'--input={folder / "in"}', f'--output={folder / "out"}', '--num_samples=5']
+        assert predict.main(flags) == 0
+    return {
+        'report': folder / 'report.html',
+        'index': folder / 'out' / 'index.html',
+        'case': folder / 'out' / 'a.png' / 'index.html',
+    }
+
+
+@pytest.fixture
+def opened(browser, pages):
+    """Opens a page at a width; in the end, nothing may have gone wrong in it or left it."""
+    contexts, faults = [], []
+
+    def open_page(name, width=1280, **settings):
+        contexts.append(browser.new_context(viewport={'width': width, 'height': 900}, **settings))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(10_000)
+        page.on('console', lambda message: faults.append(message.text))
+        page.on('pageerror', lambda error: faults.append(str(error)))
+        page.on('request', lambda request: faults.append(request.url) if _leaves(request.url) else None)
+        page.goto(pages[name].as_uri())
+        return page
+
+    _leaves = lambda url: not url.startswith('data:') and url not in {path.as_uri() for path in pages.values()}
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def visible_levels(figure):
+    return figure.locator('[data-from]:visible').evaluate_all('all => all.map(g => g.dataset.from)')
+
+
+@pytest.mark.parametrize('name', ['report', 'index', 'case'])
+def test_the_slider_changes_the_outline_and_says_so(opened, name):
+    page = opened(name)
+    if name == 'index':
+        page.locator('details.case > summary').first.click()
+    figure = page.locator('.main').first
+    slider = figure.locator('.slider')
+    most = int(slider.get_attribute('max'))
+    shown = []
+    for level in (1, most):
+        slider.fill(str(level))
+        assert figure.locator('output').inner_text() == str(level)
+        layer = figure.locator('[data-from]:not([hidden])')
+        assert layer.count() == 1
+        low, high = (int(layer.get_attribute(f'data-{end}')) for end in ('from', 'to'))
+        assert low <= level <= high
+        assert slider.get_attribute('aria-valuetext').startswith(f'drawn by at least {level} of {most}')
+        shown.append(layer.inner_html())
+    assert shown[0] != shown[1]
+
+
+def test_the_slider_answers_to_the_keyboard(opened):
+    page = opened('case')
+    slider = page.locator('.slider')
+    slider.focus()
+    page.keyboard.press('Home')
+    page.keyboard.press('ArrowRight')
+    assert page.locator('output').inner_text() == '2'
+
+
+@pytest.mark.parametrize('name', ['report', 'index', 'case'])
+@pytest.mark.parametrize('width', [390, 1280])
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_no_page_is_wider_than_the_screen(opened, name, width, scheme):
+    page = opened(name, width, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    brightness = sum(int(part) for part in ground.strip('rgb()').split(','))
+    assert brightness > 600 if scheme == 'light' else brightness < 150
+
+
+def box(page):
+    return [float(v) for v in page.locator('.outlines').first.get_attribute('viewBox').split()]
+
+
+def test_zoom_by_button_key_and_wheel(opened):
+    page = opened('case')
+    home = box(page)
+    page.get_by_role('button', name='Zoom in').click()
+    nearer = box(page)
+    assert nearer[2] == pytest.approx(home[2] / 1.5, abs=1e-3)
+    assert nearer[2] / nearer[3] == pytest.approx(home[2] / home[3], abs=1e-3)
+    page.get_by_role('button', name='Whole', exact=True).click()
+    x, y, wide, tall = box(page)
+    assert x <= 0 and y <= 0 and x + wide >= 90 and y + tall >= 60
+    page.locator('.stage').focus()
+    page.keyboard.press('0')
+    assert box(page) == home
+    for key in '++':
+        page.keyboard.press(key)
+    before = box(page)
+    page.keyboard.press('ArrowRight')
+    assert box(page)[0] > before[0] and box(page)[1:] == before[1:]
+    page.keyboard.press('-')
+    assert box(page)[2] > before[2]
+    page.keyboard.press('0')
+    page.locator('.stage').hover()
+    page.mouse.wheel(0, -200)
+    assert box(page) == home, 'the wheel alone scrolls the page'
+    page.locator('.stage').hover()  # it has scrolled away
+    page.keyboard.down('Control')
+    page.mouse.wheel(0, -200)
+    page.keyboard.up('Control')
+    start = page.locator('.outlines').get_attribute('data-home')
+    playwright = pytest.importorskip('playwright.sync_api')
+    playwright.expect(page.locator('.outlines')).not_to_have_attribute('viewBox', start)
+    assert box(page)[2] < home[2]
+
+
+def test_dragging_moves_the_picture(opened):
+    page = opened('case')
+    page.get_by_role('button', name='Zoom in').click()
+    before = box(page)
+    stage = page.locator('.stage').bounding_box()
+    page.mouse.move(stage['x'] + stage['width'] / 2, stage['y'] + stage['height'] / 2)
+    page.mouse.down()
+    page.mouse.move(stage['x'] + stage['width'] / 2 + 40, stage['y'] + stage['height'] / 2 + 20, steps=4)
+    page.mouse.up()
+    after = box(page)
+    assert before[0] - after[0] == pytest.approx(40 / stage['width'] * before[2], rel=0.05)
+    assert before[1] - after[1] == pytest.approx(20 / stage['height'] * before[3], rel=0.05)
+
+
+def test_window_and_level_change_what_is_seen(opened):
+    page = opened('case')
+    page.locator('.window summary').click()
+    before = page.locator('.stage').screenshot()
+    page.get_by_label('Level').fill('0.1')
+    page.get_by_label('Width').fill('0.2')
+    assert '-860 HU?' in page.locator('.window').inner_text() and '280 HU?' in page.locator('.window').inner_text()
+    line = page.locator('.outlines filter feFuncG')
+    assert [float(line.get_attribute(a)) for a in ('slope', 'intercept')] == [5, 0]
+    assert page.locator('.stage').screenshot() != before
+
+
+def test_switching_a_rater_off_hides_the_outline(opened):
+    page = opened('report')
+    figure = page.locator('.main').first
+    assert figure.locator('[data-layer="0"]:not([hidden])').count() == 1
+    figure.locator('[data-shows="0"]').uncheck()
+    assert figure.locator('[data-layer="0"]:not([hidden])').count() == 0
+    assert figure.locator('[data-layer="1"]:not([hidden])').count() == 1
+
+
+def test_a_sample_is_enlarged_and_the_keyboard_leads_on_and_back(opened):
+    page = opened('case')
+    button = page.locator('.tile .zoom').first
+    button.focus()
+    page.keyboard.press('Enter')
+    dialog = page.get_by_role('dialog')
+    text = dialog.locator('p').inner_text()
+    assert text.startswith('sample')
+    page.keyboard.press('ArrowRight')
+    assert dialog.locator('p').inner_text() != text
+    page.keyboard.press('Escape')
+    assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.classList.contains('zoom')")
+
+
+def test_names_of_files_stay_text(opened):
+    page = opened('index')
+    assert page.get_by_text(EVIL).first.is_visible()
+    assert page.locator('img[src="x"]').count() == 0
+    assert page.title() == 'Plausible masks: 3 cases'
+
+
+def test_the_list_opens_by_keyboard_narrows_and_sorts(opened):
+    page = opened('index')
+    rows = page.locator('details.case')
+    assert rows.count() == 3 and page.locator('details.case[open]').count() == 0
+    page.locator('details.case > summary').first.focus()
+    page.keyboard.press('Enter')
+    assert page.locator('.main').first.is_visible()
+    page.get_by_label('Find by name').fill('B.P')
+    assert page.locator('details.case:visible').count() == 1
+    assert page.get_by_role('status').inner_text() == '1 shown'
+    page.get_by_label('Find by name').fill('')
+    key = 'all => all.map(row => Number(row.dataset.divided))'
+    page.get_by_label('Order').select_option('divided')
+    divided = rows.evaluate_all(key)
+    assert divided == sorted(divided, reverse=True)
+    page.get_by_label('Order').select_option('name')
+    places = rows.evaluate_all('all => all.map(row => row.dataset.place)')
+    assert places == ['0', '1', '2']
+
+
+def test_every_control_has_a_name_for_screen_readers(opened):
+    for name in ('report', 'index', 'case'):
+        page = opened(name)
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        nameless = page.locator('button, input, select, a').evaluate_all(
+            """all => all.filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') || e.textContent.trim() ||
+               e.querySelector('[aria-label]') || e.labels?.[0]?.textContent.trim())).map(e => e.outerHTML)"""
+        )
+        assert nameless == []
+
+
+def test_without_script_the_pictures_and_masks_are_there(opened):
+    page = opened('case', java_script_enabled=False)
+    assert page.locator('.outlines').is_visible()
+    assert page.locator('.levels [data-from]:visible').count() >= 1
+    assert not page.locator('.tools').is_visible()
+
+
+def test_answers_on_the_page_are_those_of_the_summary(opened, pages):
+    page = opened('case')
+    summary = json.loads(pages['case'].with_name('summary.json').read_text())
+    shown = page.locator('.modes p').all_inner_texts()
+    assert len(shown) == len(summary['modes'])
+    for text, mode in zip(shown, summary['modes'], strict=True):
+        assert f'{mode["share"]:.0%}' in text and mode['words'] in text
