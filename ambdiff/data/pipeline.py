@@ -7,16 +7,17 @@ needs no saved position, and the order does not depend on the number of hosts or
 import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 
-import grain
 import jax
 import numpy as np
+
+from ambdiff.data.shuffle import Shuffled
 
 Example = dict[str, np.ndarray]
 
 
-def shuffled(source: Sequence[Example], seed: int) -> grain.MapDataset:
+def shuffled(source: Sequence[Example], seed: int) -> Shuffled:
     """The endless shuffled source; every epoch has an order of its own."""
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    return Shuffled(source, seed)
 
 
 def batch(examples: Sequence[Example], rows: range) -> Example:
