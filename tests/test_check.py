@@ -60,7 +60,7 @@ def test_a_sound_folder_is_told_as_it_is_and_exits_0_even_strictly(tmp_path):
     assert 'train: 100%' in done.stderr
     page = (tmp_path / 'out' / 'data.html').read_text()
     assert page.count('<article') == 7 and 'missing' in page and "default-src 'none'" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert (tmp_path / 'out' / 'splits.csv').read_text().splitlines()[1] == 'case0,p0,train'
 
 
@@ -130,6 +130,14 @@ def test_faults_of_the_other_layouts_are_told_case_by_case(tmp_path):
     assert [found.count for found in surveys.values()] == [5, 6, 6]
     assert any('images[2]: has NaN' in fault for fault in faults)
     assert example.MEMORY_LIMIT > 0
+
+
+def test_a_builder_that_a_fault_stops_does_not_hide_the_other_faults(tmp_path):
+    noisy_cases(tmp_path / 'data')
+    for name in ('case1', 'case2'):
+        cut_short(tmp_path / 'data' / name / 'image.png')
+    surveys, faults = faults_of(tmp_path / 'data', builder='bone_us', build_dir=str(tmp_path / 'built'))
+    assert len(faults) == 2 and [found.count for found in surveys.values()] == [2, 2, 1]
 
 
 def test_agreement_counts_two_empty_masks_as_equal_and_averages_classes():

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from PIL import Image, ImageDraw
 from scipy.interpolate import RegularGridInterpolator
 
-from ambdiff.data import lidc, lidc_crop, lidc_splits, sources, splits
+from ambdiff.data import example, lidc, lidc_crop, lidc_splits, sources, splits
 from ambdiff.data.example import SPLITS
 from ambdiff.errors import UserError
 
@@ -356,8 +356,18 @@ def test_tensorflow_datasets_builds_it_from_manual_dir(small, tmp_path, monkeypa
     config = tfds.download.DownloadConfig(manual_dir=small.root)
     builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
     record = builder.as_data_source(split='train')[0]
-    assert record['image'].shape == (128, 128) and record['masks'].shape == (4, 128, 128)
+    assert record['image'].shape == (128, 128) and record['masks'].shape == (4, 128, 16)
     assert {c.name for c in lidc.Lidc.BUILDER_CONFIGS} >= {'128_patient', '128_mose_0.5mm', '128_phiseg'}
+
+
+def test_a_split_too_large_for_memory_gives_the_same_examples(small, built_dir, monkeypatch):
+    kept = sources.open_source(settings(small, built_dir), 'train')
+    monkeypatch.setattr(example, 'MEMORY_LIMIT', 0)
+    lazy = sources.open_source(settings(small, built_dir), 'train')
+    assert len(kept) == len(lazy) > 20
+    for row in range(len(kept)):
+        for name in kept[row]:
+            np.testing.assert_array_equal(kept[row][name], lazy[row][name])
 
 
 @pytest.mark.parametrize(

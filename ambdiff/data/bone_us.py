@@ -34,6 +34,8 @@ class BoneUsConfig(tfds.core.BuilderConfig):
     cases: list[Case]
     table: dict[str, tuple[str, str]]  # case -> (patient, split)
     data: ml_collections.ConfigDict
+    dtype: type = np.uint8  # of the stored images
+    every_slice: bool = True  # also those of a volume in which no rater drew
 
 
 class BoneUs(tfds.core.GeneratorBasedBuilder):
@@ -45,15 +47,15 @@ class BoneUs(tfds.core.GeneratorBasedBuilder):
         data = self.builder_config.data
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Ultrasound with several raters, from a user's own folder.",
-            features=built.features(data.image_size, 1, data.num_raters, np.uint8),
+            description="Images with several raters, from a user's own folder.",
+            features=built.features(data.image_size, data.channels, data.num_raters, self.builder_config.dtype),
             metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager):
         del dl_manager  # the files are the user's own
         cases, table = self.builder_config.cases, self.builder_config.table
-        bar = tqdm(total=len(cases), desc='bone_us', unit=' cases', mininterval=0.5 if sys.stderr.isatty() else 10)
+        bar = tqdm(total=len(cases), desc=self.name, unit=' cases', mininterval=0.5 if sys.stderr.isatty() else 10)
         chosen = {name: [case for case in cases if table[case.name][1] == name] for name in SPLITS}
         patients = {name: sorted({table[case.name][0] or case.name for case in chosen[name]}) for name in SPLITS}
         self.info.metadata.update(patients)
@@ -65,7 +67,7 @@ class BoneUs(tfds.core.GeneratorBasedBuilder):
         for case in chosen:
             kept = parts.get(case.name, lambda case=case: self._frames(case))
             for frame in range(len(kept['image'])):
-                name = case.name if len(kept['image']) == 1 else f'{case.name}_z{frame:03d}'
+                name = case.name if kept['place'][frame] < 0 else f'{case.name}_z{kept["place"][frame]:03d}'
                 arrays = {field: kept[field][frame] for field in ('image', 'masks', 'present')}
                 patient = config.table[case.name][0] or case.name
                 yield name, {**arrays, 'case': name, 'patient': patient, 'spacing': kept['spacing']}
@@ -78,8 +80,11 @@ class BoneUs(tfds.core.GeneratorBasedBuilder):
         """The frames of a case as they are stored."""
         config = self.builder_config
         read = case_files.read(case, config.data)
-        made = []
+        made, places = [], []
         for frame, (image, masks) in enumerate(zip(read.image, read.masks, strict=True)):
+            if len(read.image) > 1 and not (config.every_slice or masks.any()):
+                continue
+            places.append(frame if len(read.image) > 1 else -1)
             masks, present = example.padded(str(config.root / case.name), masks, config.data.num_raters)
             fitted = example.make(
                 image,
@@ -92,9 +97,11 @@ class BoneUs(tfds.core.GeneratorBasedBuilder):
                 spacing=read.spacing,
                 present=present,
             )
-            made.append(built.record(fitted, np.uint8))
+            made.append(built.record(fitted, config.dtype))
+        if not made:
+            return {'image': np.zeros(0), 'place': np.zeros(0, int)}
         stacked = {field: np.stack([e[field] for e in made]) for field in ('image', 'masks', 'present')}
-        return stacked | {'spacing': made[0]['spacing']}
+        return stacked | {'spacing': made[0]['spacing'], 'place': np.array(places)}
 
 
 def open_split(data: ml_collections.ConfigDict, split: str) -> built.Source:
@@ -108,21 +115,31 @@ def open_split(data: ml_collections.ConfigDict, split: str) -> built.Source:
       UserError: files are missing, damaged or do not fit each other, a patient is in two splits, or the split is empty;
         the message names the place.
     """
-    root = pathlib.Path(data.path).expanduser().absolute()
     if data.channels != 1:
         raise UserError(f'config.data.channels is {data.channels}; bone_us has 1 channel')
+    return open_cases(BoneUs, data, split)
+
+
+def open_cases(
+    make: type[BoneUs], data: ml_collections.ConfigDict, split: str, *, dtype: type = np.uint8, every_slice: bool = True
+) -> built.Source:
+    """`open_split` for a builder of the `folder` layout; dtype and every_slice as in BoneUsConfig."""
+    root = pathlib.Path(data.path).expanduser().absolute()
     cases, table = case_folder.checked(root, data.num_raters)
-    fields = 'image_size', 'fit', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
-    files = [path for case in cases for path in (case.image, *case.masks)]
+    fields = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
+    paths = [path for case in cases for path in (case.image, *case.masks)]
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
     config = BoneUsConfig(
         name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, [data[f] for f in fields], table)}',
         root=root,
         cases=cases,
         table=table,
         data=data,
+        dtype=dtype,
+        every_slice=every_slice,
     )
-    builder = built.opened(BoneUs, data.build_dir, config=config)
-    if split not in builder.info.splits:
+    builder = built.opened(make, data.build_dir, config=config)
+    if split not in builder.info.splits or not builder.info.splits[split].num_examples:
         raise UserError(
             f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in patients.csv"
         )

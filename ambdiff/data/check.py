@@ -25,7 +25,7 @@ _PICTURES = 8  # a split, evenly spaced
 
 def examine(data) -> tuple[dict, dict, list[str]]:
     """({split: its Survey}, {split: some examples}, faults, a line each) of the data that a config names."""
-    from ambdiff.data import example, sources
+    from ambdiff.data import example
     from ambdiff.data.survey import Survey, leaks
 
     # Readers then keep nothing, and tell a fault when its case is read, so that one does not hide the others.
@@ -34,7 +34,7 @@ def examine(data) -> tuple[dict, dict, list[str]]:
     try:
         for split in example.SPLITS:
             try:
-                source = sources.open_source(data, split)
+                source = _open(data, split)
             except UserError as error:
                 faults[str(error)] = None
                 continue
@@ -59,6 +59,20 @@ def examine(data) -> tuple[dict, dict, list[str]]:
     finally:
         example.MEMORY_LIMIT = limit
     return surveys, pictures, [*faults, *(f'leak: {line}' for line in leaks(surveys))]
+
+
+def _open(data, split):
+    """The source of a split; a builder builds from sound cases alone, so for others the cases are read themselves."""
+    from ambdiff.data import case_files, sources
+
+    try:
+        return sources.open_source(data, split)
+    except UserError:
+        if not (data.builder and data.path and case_files.looks_like_cases(pathlib.Path(data.path).expanduser())):
+            raise
+    plain = data.copy_and_resolve_references()
+    plain.builder = ''
+    return sources.open_source(plain, split)
 
 
 def table(surveys) -> Iterator[str]:
@@ -105,8 +119,7 @@ def run(argv: list[str]) -> int:
         print(_count(faults))
         folder.mkdir(parents=True, exist_ok=True)
         name = config.data.path or config.data.builder
-        simulated = not config.data.path and 'simulated' in config.data.builder
-        check_page.write(folder / 'data.html', name, surveys, pictures, notes, faults, simulated=simulated)
+        check_page.write(folder / 'data.html', name, surveys, pictures, notes, faults, sources.notice(config.data))
         sources.write_splits(config.data, folder)
         print(f'{folder / "data.html"}')
     except UserError as error:

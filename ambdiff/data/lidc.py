@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ambdiff.data import built, intensity, lidc_crop, lidc_splits, lidc_tree, lidc_xml, outlines, splits
+from ambdiff.data import built, example, intensity, lidc_crop, lidc_splits, lidc_tree, lidc_xml, outlines, splits
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.errors import UserError
 
@@ -71,8 +71,8 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.image_size
 
-        def stored(*shape, dtype, encoding='bytes'):
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding)
+        def stored(*shape, dtype):
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
 
         return tfds.core.DatasetInfo(
             builder=self,
@@ -80,7 +80,8 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     'image': stored(size, size, dtype=np.float32),
-                    'masks': stored(outlines.NUM_READERS, size, size, dtype=np.uint8, encoding='zlib'),
+                    # Eight pixels a byte along the row: numpy.unpackbits(masks, axis=-1, count=size).
+                    'masks': stored(outlines.NUM_READERS, size, -(-size // 8), dtype=np.uint8),
                     'case': tfds.features.Text(),
                     'patient': tfds.features.Text(),
                     'series': tfds.features.Text(),
@@ -116,12 +117,11 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
             kept = parts.get(series, lambda series=series: {}['the crops of a series vanished while building'])
             for i, case in enumerate(kept['case'].tolist()):
                 order = np.random.default_rng(zlib.crc32(case.encode())).permutation(outlines.NUM_READERS)
-                masks = np.unpackbits(kept['masks'][i], axis=-1, count=self.builder_config.image_size)
                 yield (
                     case,
                     {
                         'image': kept['image'][i],
-                        'masks': masks[order],
+                        'masks': kept['masks'][i][order],
                         'case': case,
                         'patient': patient_of[series],
                         'series': series,
@@ -221,17 +221,20 @@ def _facts(whole, faults, patient_of, split_of, found):
     return facts
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """Random access to the examples of a split, as `ambdiff.data.example` describes them.
 
-    `patients` names each patient of the split once.
+    A split below example.MEMORY_LIMIT is decoded once and kept, its masks as packed bits; a larger one is decoded
+    record by record. `patients` names each patient of the split once.
     """
 
-    stored: Sequence
-    patients: list[str]
-    kind: str
-    hu_window: tuple[float, float]
+    def __init__(self, stored: Sequence, patients: list[str], data):
+        self.stored, self.patients = stored, patients
+        self._kind, self._hu_window = data.intensity, tuple(data.hu_window)
+        if len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
+            quiet, wait = len(stored) < 2000, 0.5 if sys.stderr.isatty() else 10
+            rows = tqdm(range(len(stored)), 'lidc: reading', unit=' slices', disable=quiet, mininterval=wait)
+            self.stored = [stored[row] for row in rows]
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -243,8 +246,8 @@ class Source:
             raise IndexError(f'row {row} of {len(self)}')
         record = self.stored[row]
         return {
-            'image': intensity.to_unit(record['image'][None, ..., None], self.kind, self.hu_window)[0],
-            'masks': record['masks'],
+            'image': intensity.to_unit(record['image'][None, ..., None], self._kind, self._hu_window)[0],
+            'masks': np.unpackbits(record['masks'], axis=-1, count=record['image'].shape[1]),
             'present': np.ones(len(record['masks']), bool),  # all four looked at every scan
             'case': record['case'].decode(),
             'patient': record['patient'].decode(),
@@ -266,9 +269,7 @@ def open_split(data, split: str) -> Source:
     builder = _opened(data)
     if split not in builder.info.splits:
         raise UserError(f"{data.path}: no series of the split '{split}' is there ({builder.info.metadata['summary']})")
-    return Source(
-        builder.as_data_source(split=split), builder.info.metadata[split], data.intensity, tuple(data.hu_window)
-    )
+    return Source(builder.as_data_source(split=split), builder.info.metadata[split], data)
 
 
 def split_table(data) -> dict[str, tuple[str, str]]:

@@ -9,10 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import grain
 import jax
 import numpy as np
 
+from ambdiff.data.shuffle import Shuffled
 from ambdiff.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ class Rows:
         return self._shuffled[row]
 
 
-def shuffled(source: Sequence[Example], seed: int) -> grain.MapDataset:
+def shuffled(source: Sequence[Example], seed: int) -> Shuffled:
     """The endless shuffled source; every epoch has an order of its own."""
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    return Shuffled(source, seed)
 
 
 def batch(examples: Sequence[Example], rows: Sequence[int]) -> Example:

@@ -41,6 +41,7 @@ FROM_FILES = {
         'the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
         'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated'
     ),
+    'folder': 'a folder a case with image.* and mask_*.* (docs/data/folder.md): --config.data.path=FOLDER',
     'bone_us': (
         'a folder a case with image.* and mask_*.* (docs/data/bone_us.md): --config.data.path=FOLDER; '
         'without data, run python -m ambdiff.main --config=configs/bone_us.py:simulated'
