@@ -77,9 +77,9 @@ def default_workdir(config_file: str) -> pathlib.Path:
 def run(argv: list[str]) -> int:
     """Trains and evaluates as the flags say."""
     del argv
-    # Our own progress only: the libraries tell of every file they write.
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
+    # Our own progress only: the libraries tell of every file they write, and of errors that they raise as well.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.basicConfig(format='%(message)s', level=logging.CRITICAL, force=True)
     logging.getLogger('ambdiff').setLevel(logging.INFO)
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     import jax
@@ -94,7 +94,9 @@ def run(argv: list[str]) -> int:
             return fail(error)
         if not hosts.is_main():
             # What concerns them all, the main process says.
-            logging.basicConfig(format=f'process {jax.process_index()}: %(message)s', level=logging.ERROR, force=True)
+            logging.basicConfig(
+                format=f'process {jax.process_index()}: %(message)s', level=logging.CRITICAL, force=True
+            )
             logging.getLogger('ambdiff').setLevel(logging.WARNING)
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         # A run that starts again, or is evaluated, need not compile again.

@@ -132,6 +132,8 @@ def test_every_differing_field_is_listed_and_free_ones_may_differ(trained, tmp_p
         assert f'{name}: ' in str(error.value)
 
 
+# Of Orbax's writers each one that is cut off complains to its event loop, which is gone.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(trained, tmp_path, monkeypatch):
     config, workdir = trained
     again = shutil.copytree(workdir, tmp_path / 'again')
@@ -156,27 +158,32 @@ def test_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(trained, tmp_p
     assert arrays(again, config)[0] == 16
 
 
-def poisoned(kind, original=pipeline.batch):
-    """pipeline.batch with a seventh batch that is not finite, or whose masks are far out of their range."""
-
-    def batch(rows, numbers):
-        values = original(rows, numbers)
-        if numbers[0] // 8 == 6 and kind == 'nan':
-            values['image'] = values['image'] * np.float32(np.nan)
-        elif numbers[0] // 8 == 6:
-            values['masks'] = values['masks'] * np.uint8(250)
-        return values
-
+def with_nan(rows, numbers, original=pipeline.batch):
+    """pipeline.batch whose seventh batch is not finite."""
+    batch = original(rows, numbers)
+    if numbers[0] // 8 == 6:
+        batch['image'] = batch['image'] * np.float32(np.nan)
     return batch
 
 
-@pytest.mark.parametrize(('kind', 'said'), [('nan', 'is not finite'), ('leap', 'the loss leaps')])
+def with_leap(self, step, values, original=faults.Rollbacks.check):
+    """Rollbacks.check of a run whose loss is a hundred times as large in the seventh step."""
+    original(self, step, values | {'loss': values['loss'] * (100 if step == 7 else 1)})
+
+
+@pytest.mark.parametrize(
+    ('patched', 'fault', 'said'),
+    [
+        ((pipeline, 'batch'), with_nan, 'is not finite'),
+        ((faults.Rollbacks, 'check'), with_leap, 'the loss leaps'),
+    ],
+)
 def test_bad_batch_is_skipped_and_the_run_ends_as_if_it_had_been_left_out(
-    data, tmp_path, monkeypatch, caplog, kind, said
+    data, tmp_path, monkeypatch, caplog, patched, fault, said
 ):
-    config = tiny.config(data, **{'train.spike_factor': 1.5})
+    config = tiny.config(data)
     monkeypatch.setattr(faults, '_NEEDED', 3)
-    monkeypatch.setattr(pipeline, 'batch', poisoned(kind))
+    monkeypatch.setattr(*patched, fault)
     with caplog.at_level(logging.INFO, 'ambdiff'):
         assert train.train(config, tmp_path / 'run')
     assert said in caplog.text
