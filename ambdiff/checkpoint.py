@@ -15,7 +15,6 @@ import logging
 import os
 import pathlib
 import shutil
-import sys
 from typing import Any
 
 import jax
@@ -116,8 +115,6 @@ class Checkpointer:
     def _unwritten(self, error: Exception) -> Exception:
         if isinstance(error, jax.errors.JaxRuntimeError):  # another process was lost: main.py says so
             return error
-        # The writers that were cut off complain one by one to an event loop that is gone: the error says it once.
-        sys.unraisablehook = lambda _: None
         return UserError(
             f'checkpoint {self._saving} could not be written to {self.folder} ({integrity.first_line(error)}): '
             'make room there and start again; the run goes on from the newest whole one'

@@ -74,6 +74,12 @@ def default_workdir(config_file: str) -> pathlib.Path:
     return pathlib.Path('runs') / '_'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 
+def _unraisable(what) -> None:
+    """Leaves out what a checkpoint's writers say one by one on a full disk: the error that follows says it once."""
+    if str(what.exc_value) != 'Event loop is closed':
+        sys.__unraisablehook__(what)
+
+
 def run(argv: list[str]) -> int:
     """Trains and evaluates as the flags say."""
     del argv
@@ -81,6 +87,7 @@ def run(argv: list[str]) -> int:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.basicConfig(format='%(message)s', level=logging.CRITICAL, force=True)
     logging.getLogger('ambdiff').setLevel(logging.INFO)
+    sys.unraisablehook = _unraisable
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     import jax
 
