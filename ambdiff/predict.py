@@ -10,6 +10,7 @@ files beside it, and the number of devices. The config comes with the weights.
 
 import argparse
 import collections
+import dataclasses
 import hashlib
 import json
 import logging
@@ -157,6 +158,8 @@ class _Run:
         for note in plan.notes:
             self.say(f'ambdiff: {case.source}: {note}')
         self.crops += len(plan.crops)
+        # Only its geometry is needed from here on: a broadcast zero takes no memory.
+        volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
         return case, volume, plan, settings
 
     def masks(self, cases) -> Iterator[tuple]:
@@ -273,10 +276,7 @@ def predict(flags: argparse.Namespace) -> int:
                 bar.set_postfix_str(f'{run.crops} crops')
                 bar.update()
         finally:
-            folders = sorted(
-                path.parent for path in output.glob('*/summary.json') if not path.parent.name.startswith('.')
-            )
-            folders = [folder for folder in folders if predict_output.finished(folder)]
+            folders = predict_output.all_finished(output)
             predict_output.write_table(output, folders, run.failed)
             predict_page.write_index(output, folders, run.failed)
     print(f'{len(run.done)} of {len(cases)} cases done: {output / "index.html"}')

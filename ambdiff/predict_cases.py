@@ -66,6 +66,7 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
     Raises:
       UserError: nothing there.
     """
+    path = pathlib.Path(os.path.abspath(path))  # '.' and '..' have no name
     if path.is_file():
         return [Case(safe_name(path.name), path.name, (path,))], []
     if not path.is_dir():
@@ -75,9 +76,11 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
     for folder, folders, files in os.walk(path):
         here = pathlib.Path(folder)
         folders[:] = sorted(
-            f for f in folders if not f.startswith('.') and (here / f).absolute() != leave_out.absolute()
+            f for f in folders if not f.startswith('.') and os.path.abspath(here / f) != os.path.abspath(leave_out)
         )
         for file in sorted(here / name for name in files if not name.startswith('._')):
+            if not file.is_file():  # a pipe would wait for ever
+                continue
             where = file.relative_to(path).as_posix()
             if not _is_dicom(file):
                 if file.name.lower().endswith(_SUFFIXES):

@@ -28,7 +28,9 @@ class Plan:
     """A case as crops, and the way back from their masks to the image.
 
     Attributes:
-      images: [Z, H, W, C] float32 in [0, 1], the image as the network is to see it, before resampling.
+      shape: (slices, height, width) of the image.
+      images: {slice: [H, W, C] float32 in [0, 1]} of the slices with crops, as the network is to see them, before
+        resampling.
       crops: (slice, top, left) of each in the resampled slice, in the order of slices.
       boxes: for each point (slice, top, left, bottom, right) of its crop in the image.
       window: what 0 and 1 of `images` stand for, and the unit.
@@ -37,8 +39,9 @@ class Plan:
 
     def __init__(self, volume: Volume, data, points: Sequence[Point]):
         self.notes = list(volume.notes)
-        self.images, self.window = self._unit(volume, data)
-        height, width = self.images.shape[1:3]
+        unit, self.window = self._unit(volume, data)
+        self.shape = unit.shape[:3]
+        height, width = self.shape[1:]
         self._size = data.image_size
         self._grid = self._resampled(volume, data)
         self.crops: list[tuple[int, int, int]] = []
@@ -56,8 +59,11 @@ class Plan:
                 self.boxes.append((z, *low.tolist(), *np.minimum(high, (height, width)).tolist()))
         else:
             starts = [_starts(length, self._size) for length in self._grid]
-            self.crops = [(z, y, x) for z in range(len(self.images)) for y in starts[0] for x in starts[1]]
+            self.crops = [(z, y, x) for z in range(self.shape[0]) for y in starts[0] for x in starts[1]]
         self.crops.sort()
+        # Of a volume with a few points only these are held while other cases are read.
+        chosen = {z for z, *_ in self.crops}
+        self.images = {z: unit[z].copy() if len(chosen) < len(unit) else unit[z] for z in chosen}
 
     def _unit(self, volume: Volume, data) -> tuple[np.ndarray, tuple[float, float, str]]:
         """The image in [0, 1] by the rule of the weights; what cannot follow it is guessed, and noted."""
@@ -125,7 +131,7 @@ class Plan:
 
     def merge(self, masks: Iterator[np.ndarray], num_samples: int, num_classes: int = 1) -> np.ndarray:
         """Masks [N, S, S] of the crops, in their order -> samples uint8 [N, Z, H, W], labels where K > 1."""
-        samples = np.zeros((num_samples, *self.images.shape[:3]), np.uint8)
+        samples = np.zeros((num_samples, *self.shape), np.uint8)
         weight = _weight(self._size)
         total = shares = None
         for index, mask in enumerate(masks):
@@ -145,7 +151,7 @@ class Plan:
 
     def _labels(self, shares: np.ndarray, total: np.ndarray) -> np.ndarray:
         """Weighted sums [K, N, h, w] of a slice -> labels [N, H, W] in the image's own pixels."""
-        size = self.images.shape[1:3]
+        size = self.shape[1:]
         result = np.zeros((shares.shape[1], *size), np.uint8)
         for number in range(shares.shape[1]):
             share = np.divide(shares[:, number], total, out=np.zeros_like(shares[:, number]), where=total > 0)

@@ -37,7 +37,7 @@ _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def finished(folder: pathlib.Path) -> dict | None:
-    """The summary of a case that was written before, None if there is none.
+    """The summary of a case that was written before, None if there is none or one of its files has gone.
 
     Raises:
       UserError: the folder is there, but no case of ours.
@@ -47,10 +47,20 @@ def finished(folder: pathlib.Path) -> dict | None:
     try:
         summary = json.loads((folder / 'summary.json').read_text('utf-8'))
         if summary['format'] == FORMAT:
-            return summary
+            return summary if all((folder / name).is_file() for name in ('index.html', *summary['files'])) else None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(f'{folder} is in the way: it is no result of ambdiff.predict; move it or give another --output=')
+
+
+def all_finished(output: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of all finished cases in an output, of earlier runs as well."""
+    folders = []
+    for path in sorted(output.glob('*/summary.json')):
+        with contextlib.suppress(UserError):  # a folder of the user's own
+            if not path.parent.name.startswith('.') and finished(path.parent):
+                folders.append(path.parent)
+    return folders
 
 
 def replace_folder(partial: pathlib.Path, folder: pathlib.Path) -> None:

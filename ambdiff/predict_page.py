@@ -49,9 +49,8 @@ def write_case(
     row = f"""<details class="case" id="{name}" data-name="{html.escape(summary['input'], quote=True)}"
 data-divided="{divided:.4f}" data-empty="{summary['empty_share']:.4f}"><summary><img
 src="{_thumbnail(plan, *first)}" alt="" width="52" height="52"><b>{html.escape(summary['input'])}</b>
-<span>{html.escape(words)}</span></summary><div class="body">{warnings}<p class="read">Files in
-<a href="FOLDER">{html.escape(summary['case'])}</a>: {', '.join(html.escape(file) for file in summary['files'])}.</p>
-{body}</div></details>"""
+<span>{html.escape(words)}</span></summary><div class="body">{warnings}{body}<p class="read">Files in
+<a href="FOLDER">{html.escape(summary['case'])}</a>: {_file_names(summary['files'])}.</p></div></details>"""
     facts = {'input': summary['input'], **_facts(summary)}
     parts = [
         header(TITLE, facts, [NOTICE]),
@@ -93,6 +92,14 @@ value="empty">most often nothing first</option></select></label><span id="count"
         row = row.replace('<details open', f'<details data-place="{place}"{" open" if len(folders) == 1 else ""}', 1)
         yield row.replace('<a href=".">', f'<a href="{html.escape(folder.name, quote=True)}/">', 1)
     yield '</div>'
+
+
+def _file_names(files: Sequence[str]) -> str:
+    """The names, of many samples the first and the last."""
+    samples = [file for file in files if file.startswith('samples_')]
+    others = [file for file in files if file not in samples]
+    many = [f'{samples[0]} .. {samples[-1]}'] if len(samples) > 2 else samples
+    return ', '.join([*many, *others])
 
 
 def _facts(summary: Mapping) -> dict[str, str]:

@@ -352,6 +352,26 @@ def test_other_settings_or_content_make_a_case_anew(weights, bright, tmp_path):
     assert len(bright) == 4
 
 
+def test_a_case_that_lost_a_file_is_made_anew_and_foreign_folders_stay_out_of_the_page(weights, bright, tmp_path):
+    path, output = tmp_path / 'a.png', tmp_path / 'out'
+    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (9, 9)), 200, 9).astype(np.uint8)).save(path)
+    (output / 'mine').mkdir(parents=True)
+    (output / 'mine' / 'summary.json').write_text('[]')
+    assert run(weights, path, output) == 0
+    (output / 'a.png' / 'samples_01.png').unlink()
+    assert run(weights, path, output) == 0
+    assert len(bright) == 2 and (output / 'a.png' / 'samples_01.png').is_file()
+    assert 'mine' not in (output / 'index.html').read_text()
+
+
+def test_results_in_the_input_folder_are_no_input(weights, bright, tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(weights, '.', 'out') == 0
+    assert [p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()] == ['a.png']
+
+
 def test_a_folder_of_the_users_own_is_not_overwritten(weights, bright, tmp_path, capfd):
     Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
     (tmp_path / 'out' / 'a.png').mkdir(parents=True)
