@@ -1,7 +1,7 @@
 """The pages of predict: one of each case, and one over all cases, each a single file that needs no network.
 
-The page over all cases holds them closed, so that hundreds open at once; it is put together from the cases' own pages
-one after the other, never all of them in memory.
+The page over all cases holds them closed and inert (<template>), so that hundreds open at once; it is put together from
+the cases' own pages one after the other, never all of them in memory.
 """
 
 import hashlib
@@ -89,8 +89,15 @@ value="empty">most often nothing first</option></select></label><span id="count"
     for place, folder in enumerate(folders):
         text = (folder / 'index.html').read_text('utf-8')
         row = text[text.index(_START) + len(_START) : text.index(_END)]
-        row = row.replace('<details open', f'<details data-place="{place}"{" open" if len(folders) == 1 else ""}', 1)
-        yield row.replace('<a href=".">', f'<a href="{html.escape(folder.name, quote=True)}/">', 1)
+        name = html.escape(folder.name, quote=True)
+        row = row.replace('<a href=".">', f'<a href="{name}/">', 1)
+        row = row.replace('<details open', f'<details data-place="{place}"{"" if len(folders) > 1 else " open"}', 1)
+        if len(folders) > 1:
+            # Inert until its row is opened: what is not looked at costs a browser nothing.
+            page = f'<noscript><a href="{name}/index.html">Open its page</a></noscript>'
+            row = row.replace('<div class="body">', f'{page}<template><div class="body">', 1)
+            row = f'{row.removesuffix("</details>")}</template></details>'
+        yield row
     yield '</div>'
 
 

@@ -124,6 +124,12 @@ document.addEventListener('input', ({target}) => {
   else if (target.matches('#order')) sort(target.value);
 });
 
+// A case of a long list comes to life when its row is opened.
+document.addEventListener('toggle', ({target}) => {
+  const inert = target.querySelector(':scope > template');
+  if (target.open && inert) inert.replaceWith(inert.content);
+}, true);
+
 // The list of cases: narrowed by name, sorted by what a row carries.
 const list = document.querySelector('#cases');
 function narrow(text) {

@@ -82,8 +82,10 @@ def opened(browser, pages):
     assert faults == []
 
 
-def visible_levels(figure):
-    return figure.locator('[data-from]:visible').evaluate_all('all => all.map(g => g.dataset.from)')
+def open_all(page):
+    for _ in range(2):  # what a case holds is there once it is open
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        page.locator('details > template').first.wait_for(state='detached')
 
 
 @pytest.mark.parametrize('name', ['report', 'index', 'case'])
@@ -91,6 +93,7 @@ def test_the_slider_changes_the_outline_and_says_so(opened, name):
     page = opened(name)
     if name == 'index':
         page.locator('details.case > summary').first.click()
+        page.locator('.main').wait_for()
     figure = page.locator('.main').first
     slider = figure.locator('.slider')
     most = int(slider.get_attribute('max'))
@@ -121,7 +124,7 @@ def test_the_slider_answers_to_the_keyboard(opened):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_no_page_is_wider_than_the_screen(opened, name, width, scheme):
     page = opened(name, width, color_scheme=scheme)
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    open_all(page)
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
     brightness = sum(int(part) for part in ground.strip('rgb()').split(','))
@@ -229,7 +232,7 @@ def test_the_list_opens_by_keyboard_narrows_and_sorts(opened):
     assert rows.count() == 3 and page.locator('details.case[open]').count() == 0
     page.locator('details.case > summary').first.focus()
     page.keyboard.press('Enter')
-    assert page.locator('.main').first.is_visible()
+    page.locator('.main').wait_for()
     page.get_by_label('Find by name').fill('B.P')
     assert page.locator('details.case:visible').count() == 1
     assert page.get_by_role('status').inner_text() == '1 shown'
@@ -243,10 +246,21 @@ def test_the_list_opens_by_keyboard_narrows_and_sorts(opened):
     assert places == ['0', '1', '2']
 
 
+def test_a_case_of_a_long_list_is_made_when_it_is_opened(opened, pages):
+    page = opened('index')
+    assert page.locator('.main').count() == 0
+    page.locator('details.case > summary').nth(1).click()
+    page.locator('.main').wait_for()
+    assert page.locator('.main').count() == 1 and page.locator('template').count() == 2
+    bare = opened('index', java_script_enabled=False)
+    bare.locator('details.case > summary').first.click()
+    assert bare.get_by_role('link', name='Open its page').get_attribute('href').endswith('/index.html')
+
+
 def test_every_control_has_a_name_for_screen_readers(opened):
     for name in ('report', 'index', 'case'):
         page = opened(name)
-        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        open_all(page)
         nameless = page.locator('button, input, select, a').evaluate_all(
             """all => all.filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') || e.textContent.trim() ||
                e.querySelector('[aria-label]') || e.labels?.[0]?.textContent.trim())).map(e => e.outerHTML)"""
