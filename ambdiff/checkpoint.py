@@ -229,6 +229,31 @@ def _abstract_params(saved: dict, config: ml_collections.ConfigDict, where: jax.
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), params)
 
 
+def _existing(path: str) -> pathlib.Path:
+    place = pathlib.Path(path).absolute()
+    if not place.exists():
+        raise UserError(f'config.checkpoint={path} does not exist')
+    return place
+
+
+def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """(the folder of checkpoints, the newest step that can be read) of a workdir, or the step whose folder this is."""
+    step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
+    folder = place.parent if step is not None else place / 'checkpoints'
+    if not folder.is_dir():
+        raise UserError(
+            f'config.checkpoint={place} is neither a workdir with checkpoints, nor the folder of a '
+            'step, nor a .safetensors file'
+        )
+    if step is None:
+        step, bad = integrity.newest_good(folder, ('ema', 'config'))
+        for number, reason in bad.items():
+            logger.warning('checkpoint %d of %s is skipped: %s', number, folder, reason)
+    if step is None:
+        raise UserError(f'{folder} holds no checkpoint yet: train first')
+    return folder, step
+
+
 def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[dict, int]:
     """(averaged weights, step) from a workdir, a step's folder or a .safetensors file.
 
@@ -240,25 +265,11 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
     Raises:
       UserError: nothing there, not readable, or of another architecture.
     """
-    place = pathlib.Path(path).absolute()
-    if not place.exists():
-        raise UserError(f'config.checkpoint={path} does not exist')
+    place = _existing(path)
     if place.is_file():
         return _load_file(place, config, where)
-    step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
-    folder = place.parent if step is not None else place / 'checkpoints'
-    if not folder.is_dir():
-        raise UserError(
-            f'config.checkpoint={path} is neither a workdir with checkpoints, nor the folder of a '
-            'step, nor a .safetensors file'
-        )
+    folder, step = _find_step(place)
     options = ocp.CheckpointManagerOptions(read_only=True)
-    if step is None:
-        step, bad = integrity.newest_good(folder, ('ema', 'config'))
-        for number, reason in bad.items():
-            logger.warning('checkpoint %d of %s is skipped: %s', number, folder, reason)
-        if step is None:
-            raise UserError(f'{folder} holds no checkpoint yet: train first')
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
         saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
         _check_architecture(saved, config, path)
@@ -275,20 +286,13 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     Raises:
       UserError: nothing there, or not readable.
     """
-    place = pathlib.Path(path).absolute()
+    place = _existing(path)
     if place.is_file():
         saved = load_safetensors(place)[1]
     else:
-        in_step = place.name.isdigit() and (place / 'ema').is_dir()
-        folder = place.parent if in_step else place / 'checkpoints'
-        if not folder.is_dir():
-            what = 'holds no checkpoint' if place.exists() else 'does not exist'
-            raise UserError(f'{path} {what}: name a .safetensors file, a workdir or the folder of a step')
+        folder, step = _find_step(place)
         options = ocp.CheckpointManagerOptions(read_only=True)
-        with ocp.CheckpointManager(folder, options=options, item_names=('state', 'ema', 'config')) as manager:
-            step = int(place.name) if in_step else manager.latest_step()
-            if step is None:
-                raise UserError(f'{folder} holds no checkpoint yet: train first')
+        with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
             saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
     config = default()
     try:

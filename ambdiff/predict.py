@@ -25,11 +25,13 @@ import numpy as np
 import tqdm
 
 import ambdiff
+from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.main import fail
 
 # Groups of the config that masks depend on.
-_MATTERS = ('data', 'model', 'diffusion', 'method', 'sample')
+_MATTERS = ('model', 'diffusion', 'method', 'sample')
+_DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,11 +74,11 @@ class Model:
 
         self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
         self.config.sample.num_samples, self.config.sample.num_steps = flags.num_samples, flags.num_steps
-        self.config.seed, self.config.mesh.data = flags.seed, -1
+        self.config.seed, self.config.mesh = flags.seed, default().mesh
         if flags.num_steps > self.config.diffusion.num_steps:
             most = self.config.diffusion.num_steps
             raise UserError(f'--num_steps={flags.num_steps} is more than the {most} steps of the weights')
-        mesh = sharding.create_mesh(self.config.mesh)
+        mesh = sharding.local_mesh()
         self._params, step = checkpoint.load_weights(flags.checkpoint, self.config, sharding.replicated(mesh))
         self.weights = {
             'name': pathlib.Path(flags.checkpoint).name,
@@ -99,12 +101,11 @@ def _digest(params, config) -> str:
     """SHA-256 of weights and of what else masks depend on."""
     import jax
 
-    groups = json.loads(config.to_json())
-    groups = {name: groups[name] for name in _MATTERS}
+    saved = json.loads(config.to_json())
+    groups = {name: saved[name] for name in _MATTERS}
+    groups['data'] = {name: saved['data'][name] for name in _DATA}
     for name in ('num_samples', 'num_steps', 'memory_mib'):
         del groups['sample'][name]
-    for name in ('path', 'build_dir'):
-        del groups['data'][name]
     digest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(jax.tree_util.keystr(path).encode())

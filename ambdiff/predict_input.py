@@ -73,7 +73,7 @@ class Plan:
         if kind == 'hu_window' and not hu and not volume.files and values.min() < -500:
             self.notes.append('the file does not say that it holds HU; values below -500 are taken as such')
             hu = True
-        if kind == 'percentile' or (kind == 'hu_window' and hu):
+        if kind in ('percentile', 'b_mode') or (kind == 'hu_window' and hu):
             unit = to_unit(values, kind, data.hu_window)
             return unit, (low, high, 'HU' if kind == 'hu_window' else '')
         if np.issubdtype(values.dtype, np.unsignedinteger):

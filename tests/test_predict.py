@@ -242,8 +242,8 @@ def test_masks_depend_on_seed_and_content_alone(weights, tmp_path, monkeypatch):
         Image.fromarray(rng.integers(0, 255, (SIZE, SIZE), np.uint8)).save(folder / f'{number:02}.png')
     assert run(weights, folder, tmp_path / 'all') == 0
     (tmp_path / 'other name.png').write_bytes((folder / '09.png').read_bytes())
-    one = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1], axis_types=(jax.sharding.AxisType.Auto,))
-    monkeypatch.setattr(sharding, 'create_mesh', lambda _: one)
+    one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), sharding.AXES)
+    monkeypatch.setattr(sharding, 'local_mesh', lambda: one)
     assert run(weights, tmp_path / 'other name.png', tmp_path / 'one') == 0
     assert run(weights, tmp_path / 'other name.png', tmp_path / 'seed', '--seed=1') == 0
     read = lambda folder: np.stack([np.asarray(Image.open(folder / f'samples_{i:02}.png')) for i in range(4)])
@@ -477,3 +477,15 @@ def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tm
     assert older.data.hu_window == default().data.hu_window and older.model.channel_mult == (1,)
     with pytest.raises(UserError, match='does not exist'):
         checkpoint.load_config(tmp_path / 'nothing')
+
+
+def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
+    params, _, _ = checkpoint.load_safetensors(weights)
+    config = checkpoint.load_config(weights)
+    with checkpoint.Checkpointer(tmp_path / 'work') as checkpointer:
+        for step in (3, 5):
+            checkpointer.save(step, {'step': np.int32(step)}, {'ema': params}, config)
+    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
+    for source, step in (('work', 5), ('work/checkpoints/3', 3)):
+        assert run(tmp_path / source, tmp_path / 'a.png', tmp_path / 'out', '--num_steps=1') == 0
+        assert summary(tmp_path / 'out', 'a.png')['weights']['step'] == step
