@@ -89,7 +89,8 @@ def test_checkpoint_of_an_earlier_version_is_used_and_its_damage_found(trained, 
             del saved['train'][name]
         saved['mesh'] = {'data': -1}
         path.write_text(json.dumps(saved))
-    cut(again / 'checkpoints' / '12')
+    for path in (again / 'checkpoints' / '12' / 'state').rglob('d/*'):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level(logging.INFO, 'ambdiff'):
         assert train.train(config, again)
     assert 'checkpoint 12 is skipped' in caplog.text and 'going on from step 8' in caplog.text
@@ -111,7 +112,8 @@ def test_evaluation_takes_the_newest_good_averages(trained, tmp_path, caplog):
     config, workdir = trained
     again = shutil.copytree(workdir, tmp_path / 'again')
     largest(again / 'checkpoints' / '12' / 'ema').unlink()
-    assert arrays(again, config)[0] == 8
+    with caplog.at_level(logging.WARNING, 'ambdiff'):
+        assert arrays(again, config)[0] == 8
     assert 'checkpoint 12' in caplog.text
 
 
@@ -264,7 +266,8 @@ def test_corrupt_records_are_replaced_counted_and_named_and_the_others_stay(capl
     whole, broken = pipeline.Rows(Flaky(10, ()), 0), pipeline.Rows(Flaky(10, (3, 4, 9)), 0)
     cases = lambda rows: [rows[row]['case'] for row in range(40)]
     stands_for = {'3': '5', '4': '5', '9': '0'}
-    assert cases(broken) == [stands_for.get(case, case) for case in cases(whole)]
+    with caplog.at_level(logging.WARNING, 'ambdiff'):
+        assert cases(broken) == [stands_for.get(case, case) for case in cases(whole)]
     assert cases(broken) == cases(pipeline.Rows(Flaky(10, (3, 4, 9)), 0))
     assert sorted(broken.corrupt) == [3, 4, 9]
     assert 'record 3 of the training data cannot be read and is skipped (record 3 is no picture)' in caplog.text

@@ -280,10 +280,12 @@ def test_candidate_weights_are_the_posterior_over_candidates():
     everyone = np.ones((5, 3), bool)
     weights = weights_of(arguments[0], everyone, arguments[1], t)
     log_density = -np.square(xt[:, None] - np.sqrt(abar)[:, None] * candidates) / (2 * (1 - abar)[:, None])
-    expected = np.exp(log_density.sum((2, 3, 4)))
+    log_weight = log_density.sum((2, 3, 4))
+    expected = np.exp(log_weight - log_weight.max(1, keepdims=True))
     np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), atol=1e-5)
     assert weights[0, 0] > 0.999  # little noise: x_t tells the raters apart
     np.testing.assert_allclose(weights[-1], 1 / 3, atol=0.1)  # all noise: it does not
     without = weights_of(arguments[0], everyone & [False, True, True], arguments[1], t)
     assert not without[:, 0].any()
-    np.testing.assert_allclose(without[:, 1:], expected[:, 1:] / expected[:, 1:].sum(1, keepdims=True), atol=1e-5)
+    others = np.exp(log_weight[:, 1:] - log_weight[:, 1:].max(1, keepdims=True))
+    np.testing.assert_allclose(without[:, 1:], others / others.sum(1, keepdims=True), atol=1e-5)

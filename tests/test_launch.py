@@ -128,7 +128,7 @@ class Hosts:
         return [pid for told in self.told() for pid in told['pids']]
 
     def status(self):
-        _, self.errors = self.process.communicate(timeout=30)
+        _, self.errors = self.process.communicate(timeout=120)
         return self.process.returncode
 
 
@@ -187,7 +187,7 @@ def test_tpu_run_starts_main_with_the_flags_as_given_and_stop_ends_it(tmp_path):
         (command,) = dry('tpu_pod.sh', verb, *flags, **TPU)
         assert command[:6] == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', 'pod'] and '--worker=all' in command
         remote = command[-1].removeprefix('--command=')
-        return subprocess.run(['bash', '-c', remote], env=host, capture_output=True, text=True, timeout=30)
+        return subprocess.run(['bash', '-c', remote], env=host, capture_output=True, text=True, timeout=120)
 
     assert on_host('run', *AWKWARD).returncode == 0
     until((tmp_path / '0.json').exists)
@@ -336,7 +336,7 @@ def test_slurm_saves_and_queues_again_when_stopped(tmp_path, plan, told, preempt
     until((tmp_path / '0.json').exists)
     if told:
         process.terminate()
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == status, output
     assert (tmp_path / 'saved0').exists() == told
     calls = (tmp_path / 'calls').read_text().splitlines() if (tmp_path / 'calls').exists() else []

@@ -232,7 +232,7 @@ def test_other_patients_draws_every_training_mask_alike():
         masks[index // 2, index % 2].flat[index] = 1
     drawn = baselines.other_patients(masks, everyone(masks), 200, 30, np.random.default_rng(6))
     assert drawn.dtype == np.uint8 and drawn.shape == (200, 30, 4, 4)
-    counts = drawn.sum((0, 1)).ravel()
+    counts = drawn.sum((0, 1), dtype=int).ravel()
     assert counts[:6].sum() == 6000 and abs(counts[:6] - 1000).max() < 150
     same = baselines.other_patients(masks, everyone(masks), 200, 30, np.random.default_rng(6))
     np.testing.assert_array_equal(drawn, same)
