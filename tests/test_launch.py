@@ -118,6 +118,8 @@ class Hosts:
             env=environment(HOSTS=len(plan), PYTHON=python, OUT=folder, PLAN=json.dumps(plan), **variables),
             stderr=subprocess.PIPE,
             text=True,
+            # Under nohup the tests ignore SIGHUP, and a shell cannot trap what was ignored when it began.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def told(self):
