@@ -487,5 +487,6 @@ def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
             checkpointer.save(step, {'step': np.int32(step)}, {'ema': params}, config)
     Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
     for source, step in (('work', 5), ('work/checkpoints/3', 3)):
-        assert run(tmp_path / source, tmp_path / 'a.png', tmp_path / 'out', '--num_steps=1') == 0
-        assert summary(tmp_path / 'out', 'a.png')['weights']['step'] == step
+        output = tmp_path / f'out{step}'
+        assert run(tmp_path / source, tmp_path / 'a.png', output, '--num_steps=1') == 0
+        assert summary(output, 'a.png')['weights']['step'] == step
