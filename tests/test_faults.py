@@ -268,7 +268,7 @@ def test_corrupt_records_are_replaced_counted_and_named_and_the_others_stay(capl
     stands_for = {'3': '5', '4': '5', '9': '0'}
     with caplog.at_level(logging.WARNING, 'ambdiff'):
         assert cases(broken) == [stands_for.get(case, case) for case in cases(whole)]
-    assert cases(broken) == cases(pipeline.Rows(Flaky(10, (3, 4, 9)), 0))
+        assert cases(broken) == cases(pipeline.Rows(Flaky(10, (3, 4, 9)), 0))
     assert sorted(broken.corrupt) == [3, 4, 9]
     assert 'record 3 of the training data cannot be read and is skipped (record 3 is no picture)' in caplog.text
     assert caplog.text.count('record 3 of') == 2, 'told more than once by each of the two'
