@@ -314,6 +314,22 @@ def test_counts_are_told_after_the_build_and_only_then(small, tmp_path, caplog):
     assert 'ambdiff' not in caplog.text
 
 
+def test_a_tree_that_grew_since_the_build_is_told_and_one_that_is_gone_is_not(small, tmp_path, caplog):
+    copy = tmp_path / 'scans'
+    shutil.copytree(small.root, copy)
+    data = settings(small, tmp_path / 'built', path=str(copy))
+    sources.open_source(data, 'train')
+    (copy / 'LIDC-IDRI-9999').mkdir()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, 'ambdiff'):
+        sources.open_source(data, 'train')
+        (message,) = caplog.messages
+        assert 'to build it anew, delete' in message
+        shutil.rmtree(copy)
+        sources.open_source(data, 'train')
+    assert caplog.messages == [message]
+
+
 BOMB = (
     '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">'
     + ''.join(f'<!ENTITY {y} "{f"&{x};" * 10}">' for x, y in zip('abcdefgh', 'bcdefghi', strict=True))

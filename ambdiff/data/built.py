@@ -9,6 +9,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import logging
 import os
 import pathlib
 import shutil
@@ -95,7 +96,8 @@ def opened(make: Callable[..., tfds.core.GeneratorBasedBuilder], build_dir: str 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder / f'{make.name}.lock'):
-            builder = make(data_dir=folder, file_format='array_record', **arguments)
+            with _quiet():
+                builder = make(data_dir=folder, file_format='array_record', **arguments)
             home = pathlib.Path(builder.data_dir)
             if not (home / 'dataset_info.json').is_file():
                 _build(builder, home)
@@ -154,6 +156,18 @@ def _build(builder, home):
     # tensorflow-datasets speaks of downloads on stdout; there are none, and the builder's bar tells the rest.
     with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=downloads)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hides that tensorflow-datasets has not heard of the config before: it holds the user's own path and size."""
+    logger = logging.getLogger('absl')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

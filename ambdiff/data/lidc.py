@@ -108,6 +108,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
         wanted = sorted(set(scans) & set(patient_of))
         whole = _crop_all(wanted, scans, read, parts, faults, config)
         self.info.metadata.update(_facts(whole, faults, patient_of, split_of, len(scans)))
+        self.info.metadata['entries'] = len(os.listdir(root))
         splits.write_table(home / 'splits.csv', {s: (patient_of[s], split_of[s]) for s in sorted(split_of)})
         chosen = {name: [s for s in whole if split_of[s] == name and whole[s]['slices']] for name in SPLITS}
         return {name: self._generate_examples(part, patient_of, parts) for name, part in chosen.items() if part}
@@ -309,7 +310,26 @@ def _opened(data):
     builder = built.opened(Lidc, data.build_dir, config=config)
     home = pathlib.Path(builder.data_dir)
     _tell(builder, home, path, config)
+    _compare(builder, home, path)
     return builder
+
+
+def _compare(builder, home, path):
+    """Warns where the tree has grown or shrunk since the build, as it does while a download goes on.
+
+    Only the entries of its top folder, one a patient in TCIA's tree, are counted: walking 125 GB takes minutes.
+    """
+    if not path.is_dir():  # deleted to save space
+        return
+    then, now = builder.info.metadata['entries'], len(os.listdir(path))
+    if then != now:
+        logging.getLogger(__name__).warning(
+            'lidc: %s had %d entries when the data set was built and has %d now; to build it anew, delete %s',
+            path,
+            then,
+            now,
+            home,
+        )
 
 
 def _tell(builder, home, path, config):
