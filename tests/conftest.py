@@ -27,3 +27,9 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip('the shared folder of real samples is not here')
     return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first, so that no worker is left with one while the others are idle."""
+    slow = ('test_hosts', 'test_faults', 'test_train', 'test_notebook', 'test_evaluate', 'test_cimd', 'test_convert')
+    items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
