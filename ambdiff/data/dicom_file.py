@@ -203,7 +203,7 @@ def _stored(piece, header):
             raise UserError(f'{piece.file}: its pixels cannot be decoded ({_line(error)}); export it again') from error
         raise UserError(
             f'{piece.file}: compressed ({header.file_meta.TransferSyntaxUID.name}); what decodes it is installed by '
-            "pip install 'ambdiff[dicom]'"
+            'pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg'
         ) from error
     except Exception as error:  # every decoder fails in its own way on damage
         raise UserError(f'{piece.file}: truncated or damaged ({_line(error)}); copy or export it again') from error
