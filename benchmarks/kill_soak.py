@@ -8,12 +8,16 @@ killed starts from zero although a checkpoint was there. Prints the memory of th
 """
 
 import argparse
+import os
 import pathlib
 import random
 import signal
 import sys
 import tempfile
 import time
+
+# Lives are short: most of each would go into compiling well what runs for seconds.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
 import numpy as np
