@@ -8,6 +8,7 @@ killed starts from zero although a checkpoint was there. Prints the memory of th
 """
 
 import argparse
+import math
 import os
 import pathlib
 import random
@@ -55,9 +56,14 @@ def killed_once(flags, workdir, arguments, rng, startup, life):
     log = workdir / 'log'
     size = log.with_name('log.0').stat().st_size if log.with_name('log.0').exists() else 0
     running = processes.start(flags, arguments.processes, arguments.devices, log)
-    # Most moments lie after the start-up; some within it.
-    deadline = time.monotonic() + (rng.uniform(0, startup) if rng.random() < 0.1 else startup + rng.uniform(0, life))
-    while time.monotonic() < deadline and any(p.poll() is None for p in running):
+    alive = lambda: any(p.poll() is None for p in running)
+    began = time.monotonic()
+    # Most moments lie after the first new checkpoint, so that the run gets on; some before it.
+    early = rng.uniform(0, startup) if rng.random() < 0.2 else math.inf
+    while alive() and newest(workdir) == before and time.monotonic() - began < early:
+        time.sleep(0.01)
+    deadline = time.monotonic() + (rng.uniform(0, life) if early == math.inf else 0)
+    while alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     used = memory(running[0])
     ended = all(p.poll() == 0 for p in running)
@@ -88,12 +94,13 @@ def soak(data, folder, arguments, rng):
     processes.wait_for(whole / 'checkpoints' / '5', running)
     startup = time.monotonic() - began
     assert set(processes.finish(running, 3600)) == {0}, (whole / 'log.0').read_text()
-    # So that all lives together see the run's end about when the last kill is done.
-    life = 2 * (time.monotonic() - began - startup) / max(arguments.kills, 1)
+    a_step = (time.monotonic() - began - startup) / (arguments.steps - 5)
     print(f'undisturbed: {time.monotonic() - began:.0f} s, of which start-up {startup:.0f} s', flush=True)
-    for _ in range(arguments.kills):
-        if killed_once(flags(killed), killed, arguments, rng, startup, life):
-            print('done before the last kill', flush=True)
+    for number in range(arguments.kills):
+        # So that all lives together see the run's end about when the last kill is done.
+        left = (arguments.steps - (newest(killed) or 0)) / (arguments.kills - number)
+        if killed_once(flags(killed), killed, arguments, rng, startup, 2 * a_step * max(left - 5, 1)):
+            print(f'done before kill {number + 1}: give it more --steps', flush=True)
             break
     statuses = processes.finish(
         processes.start(flags(killed), arguments.processes, arguments.devices, killed / 'log'), 3600
