@@ -126,6 +126,8 @@ def open_cases(
     """`open_split` for a builder of the `folder` layout; dtype and every_slice as in BoneUsConfig."""
     root = pathlib.Path(data.path).expanduser().absolute()
     cases, table = case_folder.checked(root, data.num_raters)
+    if fault := next((case.fault for case in cases if case.fault), ''):
+        raise UserError(fault)
     fields = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
     paths = [path for case in cases for path in (case.image, *case.masks)]
     files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]

@@ -81,6 +81,10 @@ def _find(root, folder, above):
         yield Case(name, None, (), f'{folder}: cannot be read ({error.strerror or error})')
         return
     paths = [path for path in paths if not path.name.startswith('.') and path.name != '__MACOSX']
+    for path in [path for path in paths if not _is_text(path.name)]:
+        paths.remove(path)
+        shown = os.fsencode(path).decode(errors='replace')
+        yield Case(shown, None, (), f'{shown}: its name is not UTF-8, as in archives of older systems; rename it')
     files = [path for path in paths if path.is_file()]
     folders = [path for path in paths if path.is_dir()]
     images = [path for path in files if IMAGE.fullmatch(path.name)] + [f for f in folders if f.name.lower() == 'image']
@@ -104,6 +108,11 @@ def _find(root, folder, above):
                 yield Case(path.relative_to(root).as_posix(), None, (), f'{path}: {why}; remove it')
             else:
                 yield from _find(root, path, (*above, real))
+
+
+def _is_text(name):
+    """Whether a name can be written: bytes that are no UTF-8 become lone surrogates, which cannot."""
+    return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
 def _case(name, folder, images, masks):
@@ -132,6 +141,13 @@ def read(case: Case, data) -> Read:
     """
     if case.fault:
         raise UserError(case.fault)
+    try:
+        return _read(case, data)
+    except MemoryError as error:  # what a file holds fits, what is made of it does not
+        raise UserError(f'{case.image}: takes more memory than there is; crop it or split it') from error
+
+
+def _read(case, data):
     image = image_files.read(case.image, channels=data.channels)
     _check_intensity(case.image, image, data.intensity)
     unit = intensity.to_unit(image.values, data.intensity, data.hu_window)

@@ -36,15 +36,16 @@ def examine(data) -> tuple[dict, dict, list[str]]:
             try:
                 source = _open(data, split)
             except UserError as error:
-                faults[str(error)] = None
+                faults |= dict.fromkeys(map(_line, (error, *_others(data))))
                 continue
+            faults |= dict.fromkeys(map(_line, getattr(source, 'faults', ())))
             survey, pictures[split] = Survey(data.num_classes), []
             chosen = set(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int).tolist())
             for row in tqdm(range(len(source)), desc=split, unit=' cases', mininterval=_seconds()):
                 try:
                     found = source[row]
                 except UserError as error:
-                    faults[str(error)] = None
+                    faults[_line(error)] = None
                     chosen.add(row + 1)  # the next one stands in
                     continue
                 survey.add(found)
@@ -73,6 +74,20 @@ def _open(data, split):
     plain = data.copy_and_resolve_references()
     plain.builder = ''
     return sources.open_source(plain, split)
+
+
+def _others(data):
+    """The faults beside the one that stopped a builder whose files are no cases to be read themselves."""
+    if data.builder != 'ms_mri' or not data.path:
+        return []
+    from ambdiff.data import ms_mri
+
+    return ms_mri.faults(pathlib.Path(data.path).expanduser().absolute(), data.intensity)
+
+
+def _line(fault):
+    """A fault as one line, whatever the files are called."""
+    return ' '.join(str(fault).split())
 
 
 def table(surveys) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ambdiff.data.volume import check_size
 from ambdiff.errors import UserError
 
 AIR = -1000.0  # HU
-_DEFLATED = '1.2.840.10008.1.2.1.99'
+DEFLATED = 'deflated as a whole, which is not read; store it uncompressed'
 _HU_TYPES = ('', 'HU', 'US')  # RescaleType of CT: absent, HU, or 'unspecified', as some scanners write
 _NOT_IMAGES = re.compile(
     'Segmentation|Structure Set| SR|Presentation State|Key Object|Registration|Document|RT Dose|Parametric', re.I
@@ -91,6 +91,12 @@ def read_header(path: pathlib.Path) -> pydicom.Dataset:
     return _open(path, stop_before_pixels=True)
 
 
+def is_deflated(path: pathlib.Path) -> bool:
+    """Whether all of a DICOM file after its first group is one deflated stream, which nothing would bound."""
+    meta = pydicom.filereader.read_file_meta_info(path)
+    return meta.get('TransferSyntaxUID') == pydicom.uid.DeflatedExplicitVRLittleEndian
+
+
 def not_an_image(header: pydicom.Dataset) -> str:
     """Why a file is no part of a volume; '' where it is."""
     name = _line(header.SOPClassUID.name)
@@ -143,9 +149,12 @@ def _open(path, stop_before_pixels):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # values that bend the standard; what matters is checked
             with path.open('rb') as file:
-                plain = file.read(132)[128:] != b'DICM'
-            if not plain and pydicom.filereader.read_file_meta_info(path).get('TransferSyntaxUID') == _DEFLATED:
-                raise UserError(f'{path}: deflated as a whole, which is not read; store it uncompressed')
+                head = file.read(132)
+            plain = head[128:] != b'DICM'
+            if plain and head[:2] == b'\2\0':  # it may say that the rest is deflated
+                raise UserError(f'{path}: its first 132 bytes, before the first group, are lost; export it again')
+            if not plain and is_deflated(path):
+                raise UserError(f'{path}: {DEFLATED}')
             header = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=plain)
             for name in _READ:  # values are parsed on first use: here, so that damage is told here
                 header.get(name)
@@ -309,6 +318,8 @@ def _spacing(header, value):
 def _stream_size(stream):
     """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 stream claims; None for another kind."""
     number = lambda start, count: int.from_bytes(stream[start : start + count], 'big')
+    if stream[4:8] == b'jP  ':  # JPEG 2000 in a file of its own, which decoders take as well
+        stream = stream[max(stream.find(b'\xff\x4f\xff\x51'), 0) :]
     if stream[:4] == b'\xff\x4f\xff\x51':  # JPEG 2000: the size segment, less the image's offset
         return number(12, 4) - number(20, 4), number(8, 4) - number(16, 4)
     if stream[:2] != b'\xff\xd8':

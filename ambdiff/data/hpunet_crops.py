@@ -52,7 +52,8 @@ def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
         raise UserError(f"{root}: has no {FOLDERS[split]}/images with {FOLDERS[split]}/gt for the split '{split}'")
     patients = {name: {path.name for path in _folders(folder / 'images')} for name, folder in folders.items()}
     for name, here in patients.items():
-        if name != split and (shared := here & patients[split]):
+        # A check of the data goes on to tell the rest, and this among its leaks.
+        if name != split and (shared := here & patients[split]) and example.MEMORY_LIMIT:
             raise UserError(
                 f'{root}: {len(shared)} patients are in both {FOLDERS[split]} and {FOLDERS[name]} '
                 f"(first: '{min(shared)}'); move each to one split"
@@ -64,15 +65,19 @@ class Source:
     """Random access to the cases of one split: `len`, and an example dict by index.
 
     A split below example.MEMORY_LIMIT is decoded once and kept as stored images and packed masks; a larger one is
-    decoded case by case.
+    decoded case by case. With a limit of 0 the faults of a case are told when it is read, else at once.
     """
 
     def __init__(self, folder, data):
         self._size, self._fit, self._num_raters = data.image_size, data.fit, data.num_raters
-        self._files = _cases(folder, data.num_raters)
+        self._files = _cases(folder)
         self.patients = [patient for patient, _, _, _ in self._files]
-        image, masks = self._read(0)
         self._kept = None
+        if not example.MEMORY_LIMIT:
+            return
+        for entry in self._files:
+            _check_raters(*entry, data.num_raters)
+        image, masks = self._read(0)
         if len(self) * (image.nbytes + masks.nbytes) < example.MEMORY_LIMIT:
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
                 read = pool.map(self._read, range(len(self)))
@@ -105,6 +110,7 @@ class Source:
 
     def _read(self, index):
         """Image [H, W] as stored and masks uint8 [M, H, ceil(W / 8)] of packed bits, checked."""
+        _check_raters(*self._files[index], self._num_raters)
         _, _, image_file, mask_files = self._files[index]
         image = _decode(image_file)
         masks = []
@@ -127,7 +133,7 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir())
 
 
-def _cases(folder, num_raters):
+def _cases(folder):
     """(patient, name, image file, mask files in the order of raters) of every image."""
     cases = []
     for images in _folders(folder / 'images'):
@@ -139,15 +145,18 @@ def _cases(folder, num_raters):
         for path in sorted(images.iterdir()):
             if found := IMAGE.fullmatch(path.name):
                 own = masks.get(found[1], {})
-                if not 0 < len(own) <= num_raters:
-                    raise UserError(
-                        f'{path}: has {len(own)} masks gt/{gt.name}/{found[1]}_l*.png, but config.data.num_raters is '
-                        f'{num_raters}; complete the case or set --config.data.num_raters'
-                    )
                 cases.append((images.name, found[1], path, [own[rater] for rater in sorted(own)]))
     if not cases:
         raise UserError(f'{folder}: has no case; expected images/<patient>/z-<z>_c<n>.png')
     return cases
+
+
+def _check_raters(patient, name, image_file, mask_files, num_raters):
+    if not 0 < len(mask_files) <= num_raters:
+        raise UserError(
+            f'{image_file}: has {len(mask_files)} masks gt/{patient}/{name}_l*.png, but config.data.num_raters is '
+            f'{num_raters}; complete the case or set --config.data.num_raters'
+        )
 
 
 def _decode(file):

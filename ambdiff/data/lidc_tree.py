@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import pydicom
 from tqdm import tqdm
 
+from ambdiff.data import dicom_file
 from ambdiff.errors import UserError
 
 _TAGS = [
@@ -65,6 +67,8 @@ def index(root: pathlib.Path, kept: pathlib.Path) -> tuple[dict[str, list[File]]
                 status = path.stat()
             except OSError:
                 continue  # a link to nothing
+            if not stat.S_ISREG(status.st_mode):
+                continue  # reading a pipe may never end
             state = [status.st_size, status.st_mtime_ns]
             old = known.get(key)
             found[key] = old if old and old['state'] == state else {'state': state, **_header(path)}
@@ -107,6 +111,8 @@ def _header(path):
                 return {}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
+            if dicom_file.is_deflated(path):
+                return {'fault': dicom_file.DEFLATED}
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
         position = header.get('ImagePositionPatient')
         if not header.get('SeriesInstanceUID') or not position:

@@ -40,19 +40,49 @@ def find(root: pathlib.Path) -> Visits:
     Raises:
       UserError: no such folder, none of these files, or a visit whose files are not complete or there twice.
     """
+    visits, found = _search(root)
+    if found:
+        raise UserError(found[0])
+    return visits
+
+
+def faults(root: pathlib.Path, kind: str) -> list[str]:
+    """All that is wrong with the files under a folder, a line each, where `find` and `read_visit` stop at the first."""
+    try:
+        visits, found = _search(root)
+    except UserError as error:
+        return [str(error)]
+    for files in tqdm(visits.values(), 'ms_mri: faults', unit=' visits', delay=2, leave=False):
+        before = len(found)
+        for name, path in files.items():
+            try:
+                _read(path, name)
+            except UserError as error:
+                found.append(str(error))
+        try:
+            if len(found) == before and len(files) == len(SEQUENCES) + _NUM_RATERS:
+                read_visit(files, kind)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def _search(root):
+    """(visits as `find` gives them, a line for each that is not complete or has a file twice)."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder (config.data.path); expected training01/preprocessed/.. and masks/..')
     visits: Visits = {}
+    wrong = []
     for folder, _, names in os.walk(root):  # follows no links, so that a loop of them does no harm
         for name in sorted(names):
             found = _FILE.fullmatch(name)
-            if not found:
+            if not found or not os.path.isfile(os.path.join(folder, name)):  # reading a pipe may never end
                 continue
             subject, visit, sequence, mask = (part and part.lower() for part in found.groups())
             files = visits.setdefault((subject, visit), {})
             path = pathlib.Path(folder) / name
             if (sequence or mask) in files:
-                raise UserError(f'{path}: the same file as {files[sequence or mask]}; keep one of them')
+                wrong.append(f'{path}: the same file as {files[sequence or mask]}; keep one of them')
             files[sequence or mask] = path
     if not visits:
         raise UserError(
@@ -62,10 +92,16 @@ def find(root: pathlib.Path) -> Visits:
     for (subject, visit), files in sorted(visits.items()):
         lacking = [name for name in (*SEQUENCES, 'mask1', 'mask2') if name not in files]
         if lacking:
-            raise UserError(
-                f'{root}: {subject}_{visit} has no {", ".join(lacking)}; add the file, or take the visit out'
-            )
-    return dict(sorted(visits.items()))
+            wrong.append(f'{root}: {subject}_{visit} has no {", ".join(lacking)}; add the file, or take the visit out')
+    return dict(sorted(visits.items())), wrong
+
+
+def _read(path, name):
+    """A file of a visit as axial slices, and of a mask its labels."""
+    volume = axial(image_files.read(path, labels=name.startswith('mask')), path)
+    if not name.startswith('mask'):
+        return volume
+    return dataclasses.replace(volume, values=case_files.labels(path, volume.values, 1))
 
 
 def axial(volume: Volume, where: pathlib.Path) -> Volume:
@@ -94,9 +130,7 @@ def read_visit(files: dict[str, pathlib.Path], kind: str = 'percentile') -> tupl
     Raises:
       UserError: a file cannot be read, or another grid than its visit's first; the message names it.
     """
-    volumes = {
-        name: axial(image_files.read(path, labels=name.startswith('mask')), path) for name, path in files.items()
-    }
+    volumes = {name: _read(path, name) for name, path in files.items()}
     first = volumes[SEQUENCES[0]]
     for name, volume in volumes.items():
         if volume.values.shape != first.values.shape or not np.allclose(volume.affine, first.affine, atol=0.05):
@@ -104,7 +138,7 @@ def read_visit(files: dict[str, pathlib.Path], kind: str = 'percentile') -> tupl
                 f'{files[name]}: {_grid(volume)}, but {files[SEQUENCES[0]].name} is {_grid(first)}; '
                 'all files of a visit must be registered to one grid'
             )
-    masks = [case_files.labels(files[name], volumes[name].values[..., 0], 1) for name in ('mask1', 'mask2')]
+    masks = [volumes[name].values[..., 0] for name in ('mask1', 'mask2')]
     image = np.concatenate([volumes[name].values for name in SEQUENCES], -1)
     unit = dataclasses.replace(first, values=intensity.to_unit(image, kind))
     return unit, np.stack(masks, 1)

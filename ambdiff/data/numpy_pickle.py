@@ -3,7 +3,7 @@
 A pickle is a program: it names functions and calls them. Here the names in `_ALLOWED` are all that can be named, and
 each stands for a stand-in of this file, so that not even NumPy's own functions are called: an array is made of the
 bytes that are in the file, checked against the shape and the type it claims. Every read is bounded by the file, so that
-nothing in it can claim more memory than the file is long.
+nothing in it can claim more memory than the file is long, and all arrays together hold at most twice as much.
 """
 
 import mmap
@@ -82,12 +82,14 @@ def _array(content, dtype, shape, order):
     """A view of an array's bytes, its claims checked."""
     if isinstance(content, str):
         content = content.encode('latin-1')  # how Python 2 wrote bytes
+    if len(shape) > 8:
+        raise _Refused(f'an array of {len(shape)} axes')
     numbers = [int(n) for n in shape]
     count = 1
     for n in numbers:
         count *= n
-    if min(numbers, default=0) < 0 or len(numbers) > 8 or count * dtype.numpy.itemsize != len(content):
-        raise _Refused(f'an array claims the shape {tuple(numbers)[:8]} of {dtype.numpy} but has {len(content)} bytes')
+    if min(numbers, default=0) < 0 or count * dtype.numpy.itemsize != len(content):
+        raise _Refused(f'an array claims the shape {tuple(numbers)} of {dtype.numpy} but has {len(content)} bytes')
     return np.frombuffer(content, dtype.numpy).reshape(numbers, order=order)
 
 
@@ -95,23 +97,45 @@ def _array(content, dtype, shape, order):
 _ALLOWED = {
     ('numpy', 'ndarray'): 'ndarray',
     ('numpy', 'dtype'): 'dtype',
+    ('_codecs', 'encode'): 'encode',
     **{(f'numpy.{core}.multiarray', name): name for core in ('core', '_core') for name in ('_reconstruct', 'scalar')},
     **{(f'numpy.{core}.numeric', '_frombuffer'): '_frombuffer' for core in ('core', '_core')},
 }
 
 
+def _with_plain_keys(load, start, step):
+    """An operation of the interpreter that puts keys, every `step`th of its stack from `start`, where they are hashed.
+
+    Tuples are refused: one of tuples of tuples, each twice, takes no room, but for ever to hash.
+    """
+
+    def checked(self):
+        if any(isinstance(key, tuple) for key in self.stack[start::step]):
+            raise _Refused('a tuple as a key')
+        load(self)
+
+    return checked
+
+
 # The interpreter in Python, not the one in C: that one allocates what a length or a memo number claims before it reads.
 class _Unpickler(pickle._Unpickler):
-    def __init__(self, file, keep):
+    def __init__(self, file, size, keep):
+        def counted(array):
+            self._spend(array.nbytes)
+            return keep(array)
+
         super().__init__(file, encoding='latin-1')
         self._stand_ins = {
             'ndarray': _NdarrayType(),
             'dtype': _Named(lambda name, *flags: _Dtype(name)),
-            '_reconstruct': _Named(lambda kind, shape, code: Array(keep)),
+            '_reconstruct': _Named(lambda kind, shape, code: Array(counted)),
             'scalar': _Named(lambda dtype, content: _array(content, dtype, (), 'C').item()),
             '_frombuffer': _Named(self._from_buffer),
+            'encode': _Named(self._encode),
         }
-        self._keep = keep
+        # The bytes of one array may be named again and again; text as protocol 2 writes bytes counts twice.
+        self._left = 2 * size
+        self._keep = counted
 
     def find_class(self, module, name):
         """The stand-in of a name; any other name is refused."""
@@ -131,7 +155,25 @@ class _Unpickler(pickle._Unpickler):
         # The interpreter would make room for the length that is claimed; a read ends at the end of the file.
         self.append(self.read(struct.unpack('<Q', self.read(8))[0]))
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_buffer}
+    def _spend(self, count):
+        self._left -= count
+        if self._left < 0:
+            raise _Refused('its arrays hold more bytes than the file')
+
+    def _encode(self, text, encoding):
+        if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+            raise _Refused('it encodes what is not bytes')
+        self._spend(len(text))
+        return text.encode('latin-1')
+
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.BYTEARRAY8[0]: _load_buffer,
+        pickle.SETITEM[0]: _with_plain_keys(pickle._Unpickler.load_setitem, -2, 2),
+        pickle.SETITEMS[0]: _with_plain_keys(pickle._Unpickler.load_setitems, 0, 2),
+        pickle.DICT[0]: _with_plain_keys(pickle._Unpickler.load_dict, 0, 2),
+        pickle.ADDITEMS[0]: _with_plain_keys(pickle._Unpickler.load_additems, 0, 1),
+        pickle.FROZENSET[0]: _with_plain_keys(pickle._Unpickler.load_frozenset, 0, 1),
+    }
 
     def _from_buffer(self, content, dtype, shape, order):
         found = Array(self._keep)
@@ -160,7 +202,7 @@ def load(path: pathlib.Path, keep: Callable[[np.ndarray], object], progress: Cal
     """
     try:
         with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _Unpickler(_Counted(content, progress), keep).load()
+            return _Unpickler(_Counted(content, progress), len(content), keep).load()
     except UserError:
         raise
     # Damage can raise anything in an interpreter of a program that is not one.

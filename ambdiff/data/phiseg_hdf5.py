@@ -9,6 +9,7 @@ The pixel spacing is not stored. A file may come from anybody: links out of it a
 what its header claims is bounded before anything is read.
 """
 
+import math
 import pathlib
 
 import h5py
@@ -21,6 +22,9 @@ from ambdiff.errors import UserError
 GROUPS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 MAX_CASES = 10_000_000
 BLOCK = 256  # cases read at a time
+_MAX_CHUNK = 1 << 28  # bytes; any read of a chunk decompresses all of it
+_MAX_UIDS = 1 << 30  # bytes
+_MAX_RATIO = 2000  # of what is claimed to what is there; deflate's own limit is 1032
 
 
 def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
@@ -38,6 +42,8 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
         return _open_group(file, path, split, data)
     except UserError:
         raise
+    except MemoryError as error:
+        raise UserError(f"{path}: the split '{split}' takes more memory than there is; divide it") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py names no type of damage
         raise UserError(f'{path}: damaged ({_line(error)}); copy or download it again') from error
 
@@ -82,6 +88,8 @@ class Source:
             )
         example.check_side(f'{self._where}/images', *images.shape[1:])
         self._rater_axis = rater_axis(self._where, images.shape, labels.shape, data.num_raters)
+        _check_storage(f'{self._where}/images', images)
+        _check_storage(f'{self._where}/labels', labels)
         self._images, self._labels = images, labels
         height, width = images.shape[1:]
         if len(patients) * height * width * (4 + data.num_raters) < example.MEMORY_LIMIT:
@@ -189,6 +197,16 @@ def _dataset(file, path, group, name):
     return found
 
 
+def _check_storage(where, found, most=None):
+    """Refuses a dataset of more than `most` bytes, or that would grow out of all proportion when it is read."""
+    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
+    if found.chunks and chunk > _MAX_CHUNK:
+        raise UserError(f'{where}: is stored in chunks of {chunk} bytes; store it in chunks of a few cases')
+    stored = found.id.get_storage_size()
+    if found.nbytes > max(_MAX_CHUNK, _MAX_RATIO * stored) or (most and found.nbytes > most):
+        raise UserError(f'{where}: claims {found.nbytes} bytes and holds {stored}; damaged or not written to its end')
+
+
 def _patients(file, path, group) -> list[str]:
     """The patient of each case of a group, as text."""
     uids = _dataset(file, path, group, 'uids')
@@ -198,6 +216,7 @@ def _patients(file, path, group) -> list[str]:
         )
     if len(uids) == 0:
         raise UserError(f"{path}: the split '{group}' has no patient; give it cases, or choose another split")
+    _check_storage(f'{path}: {group}/uids', uids, _MAX_UIDS)
     try:
         values = uids.asstr(errors='replace')[()] if uids.dtype.kind in 'SO' else uids[()]
     except (OSError, RuntimeError, TypeError) as error:

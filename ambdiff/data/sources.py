@@ -168,6 +168,8 @@ def _layout(path):
             )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
+        if not path.is_file():  # a pipe or a device: reading may never end
+            raise UserError(f'{path}: neither a file nor a folder (config.data.path); {HELP}')
         if numpy_pickle.is_pickle(path):
             return knegt_pickle
     except OSError as error:
