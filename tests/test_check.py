@@ -9,12 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+import test_hpunet_crops as hpunet
+import test_knegt_pickle as knegt
+import test_ms_mri as ms
 from PIL import Image
 from test_case_folder import cut_short, save, settings, write_case, write_table, write_volume
 from test_sources import write_case as write_cimd_case
 from test_sources import write_hdf5
 
-from ambdiff.data import check, example, survey
+from ambdiff.data import check, example, sources, survey
 from ambdiff.data.survey import Survey
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -173,3 +176,66 @@ def test_names_from_outside_are_escaped_in_the_page(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / 'out' / 'data.html').read_text()
     assert '<img onerror' not in page and '&lt;img onerror=x&gt;' in page
+
+
+def test_a_builder_does_not_stumble_over_what_is_no_case(tmp_path):
+    noisy_cases(tmp_path / 'data')
+    (tmp_path / 'data' / 'empty').mkdir()
+    (tmp_path / 'data' / 'circle').symlink_to(tmp_path / 'data')
+    surveys, faults = faults_of(tmp_path / 'data', builder='bone_us', build_dir=str(tmp_path / 'built'))
+    assert len(faults) == 2 and 'circle: a link back' in faults[0] and 'an empty folder' in faults[1]
+    assert [found.count for found in surveys.values()] == [4, 2, 1]
+
+
+def test_every_fault_of_the_crops_is_told_and_a_patient_on_both_sides_hides_nothing(tmp_path):
+    hpunet.write(tmp_path, slices=2)
+    images, masks = (sorted((tmp_path / 'train' / kind).rglob('*.png')) for kind in ('images', 'gt'))
+    cut_short(images[0])
+    for mask in masks[-4:]:
+        mask.unlink()
+    patient = images[0].parent.name
+    for kind in ('images', 'gt'):
+        shutil.copytree(tmp_path / 'train' / kind / patient, tmp_path / 'val' / kind / patient)
+    _, faults = faults_of(tmp_path, num_raters=4)
+    assert any(images[0].name in fault and 'not a whole PNG' in fault for fault in faults)
+    assert any(str(images[-1]) in fault and '0 masks' in fault for fault in faults)
+    assert any(fault.startswith('leak: 1 patients are in both train and validation') for fault in faults)
+
+
+def test_every_faulty_file_of_the_visits_is_told(tmp_path):
+    for subject in ms.SUBJECTS[:3]:
+        ms.write_visit(tmp_path / 'data', subject, '01')
+    broken = sorted((tmp_path / 'data').rglob('*_t2_pp.nii'))[:2]
+    for path in broken:
+        cut_short(path)
+    (lost := tmp_path / 'data' / 'training03' / 'masks' / 'training03_01_mask1.nii').unlink()
+    os.mkfifo(lost)  # reading it would never end
+    changes = {'builder': 'ms_mri', 'build_dir': str(tmp_path / 'b'), 'num_raters': 2, 'intensity': 'percentile'}
+    surveys, faults = faults_of(tmp_path / 'data', **changes)
+    assert not surveys and len(faults) == 3
+    assert 'training03_01 has no mask1' in faults[0]
+    assert all(str(path) in fault for path, fault in zip(broken, faults[1:], strict=True))
+
+
+def test_faulty_cases_of_a_pickle_are_told_one_by_one(tmp_path):
+    content = knegt.cases()
+    names = sorted(content)
+    content[names[0]]['image'] = np.zeros((9, 9))
+    content[names[5]]['masks'][1] = np.full((16, 16), 3.0)
+    path = knegt.write(tmp_path / 'data_lidc.pickle', content)
+    surveys, faults = faults_of(path, num_raters=4)
+    assert len(faults) == 2 and names[0] in faults[0] and names[5] in faults[1]
+    assert sum(found.count for found in surveys.values()) == len(names) - 2
+    assert not set(sources.knegt_pickle.split_table(path, knegt.settings(path))) & {names[0], names[5]}
+
+
+def test_a_name_that_is_no_text_is_a_fault_in_one_line(tmp_path):
+    noisy_cases(tmp_path)
+    (tmp_path / 'patients.csv').unlink()
+    os.rename(os.fsencode(tmp_path / 'case0'), os.fsencode(tmp_path) + b'/M\xfcller')
+    (tmp_path / 'case1').rename(tmp_path / 'two\nlines')
+    cut_short(tmp_path / 'two\nlines' / 'image.png')
+    surveys, faults = faults_of(tmp_path)
+    assert len(faults) == 2 and sum(found.count for found in surveys.values()) == 5
+    assert all('\n' not in fault and fault.encode() for fault in faults)
+    assert any('not UTF-8' in fault for fault in faults)

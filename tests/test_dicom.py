@@ -1,10 +1,23 @@
 """DICOM: values in the units the header gives them, slices in the order of space, and one line for each fault."""
 
+import io
+import tracemalloc
+import zlib
+
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+    generate_uid,
+)
 
 from ambdiff.data import dicom, image_files
 from ambdiff.errors import UserError
@@ -286,3 +299,41 @@ def test_an_enhanced_file_of_many_frames_keeps_its_geometry_in_functional_groups
     read = dicom.read_slice(write(tmp_path / 'a.dcm', stored, **none, **groups))
     assert read.units == 'HU' and read.spacing == pytest.approx((3, 0.5, 0.4))
     np.testing.assert_allclose(read.values[..., 0], stored[[1, 2, 0]] * 2.0 - 1024)
+
+
+def deflated_bomb(path, slice_, preamble=True):
+    """A slice deflated as a whole, followed by zeros that a few kilobytes say."""
+    header = pydicom.dcmread(slice_)
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.save_as(path, enforce_file_format=True)
+    whole = path.read_bytes()
+    start = 144 + int.from_bytes(whole[140:144], 'little')
+    values = zlib.decompress(whole[start:], -zlib.MAX_WBITS)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = packer.compress(values + b'\xfc\xff\xfc\xffOB\0\0' + (1 << 26).to_bytes(4, 'little') + bytes(1 << 26))
+    path.write_bytes(whole[0 if preamble else 132 : start] + body + packer.flush())
+
+
+@pytest.mark.parametrize('preamble', [True, False])
+def test_a_deflated_file_is_refused_before_it_grows(tmp_path, preamble):
+    deflated_bomb(tmp_path / 'b.dcm', write(tmp_path / 'a.dcm', np.zeros((4, 6), np.int16)), preamble)
+    (tmp_path / 'a.dcm').unlink()
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r'b\.dcm: (deflated as a whole|its first 132 bytes)'):
+        dicom.read_series(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_a_jpeg_2000_file_within_a_slice_cannot_claim_more_than_the_header(tmp_path):
+    packed = io.BytesIO()
+    Image.fromarray(np.zeros((300, 200), np.uint8)).save(packed, 'JPEG2000', no_jp2=False)
+    header = pydicom.dcmread(write(tmp_path / 'a.dcm', np.zeros((4, 6), np.uint8)))
+    header.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    header.PixelData = encapsulate([packed.getvalue()])
+    header['PixelData'].VR = 'OB'
+    header['PixelData'].is_undefined_length = True
+    header.save_as(tmp_path / 'a.dcm')
+    with pytest.raises(UserError, match=r'its compressed pixels claim 300x200, its header'):
+        dicom.read_slice(tmp_path / 'a.dcm')

@@ -282,3 +282,15 @@ def test_a_damaged_file_is_read_or_refused_in_one_line_and_nothing_else(tmp_path
             refused += 1
             assert str(error).startswith(f'{tmp_path / "a"}: ') and '\n' not in str(error)
     assert refused > 5
+
+
+def test_a_volume_that_does_not_fit_into_memory_is_one_line(tmp_path, monkeypatch):
+    path = tmp_path / 'a.nii'
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4)), path)
+
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(image_files, '_as_seen', full)
+    with pytest.raises(UserError, match=r'a\.nii: takes more memory than there is'):
+        image_files.read(path)

@@ -57,7 +57,7 @@ def file(tmp_path_factory):
     return write(tmp_path_factory.mktemp('knegt') / 'data_lidc.pickle', cases())
 
 
-@pytest.mark.parametrize('protocol', [3, 4, 5])
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
 @pytest.mark.parametrize('dtype', [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize('mask', [np.uint8, bool, np.int64, np.float64])
 def test_every_case_is_read_as_it_was_written(tmp_path, protocol, dtype, mask):
@@ -271,3 +271,40 @@ def test_the_split_of_every_case_is_written_out(file, tmp_path):
     source = sources.open_source(settings(file), 'validation')
     assert {source[i]['case'] for i in range(len(source))} == {c for c, (_, s) in table.items() if s == 'validation'}
     assert len(table) == 2 * SERIES
+
+
+def test_cases_that_share_an_array_cannot_grow_beyond_the_file(tmp_path):
+    mask, image = np.zeros((512, 512), np.uint8), np.full((512, 512), 0.5, np.float32)
+    content = {f'{n}': {'image': image, 'masks': [mask] * 4, 'series_uid': f'1.{n}'} for n in range(200)}
+    path = write(tmp_path / 'shared.pickle', content)
+    with pytest.raises(UserError, match=r'shared\.pickle: its cases share their arrays'):
+        sources.open_source(settings(path), 'train')
+    few = {name: content[name] for name in list(content)[:5]}  # readers who drew nothing may share one empty mask
+    for value in few.values():
+        value['image'] = image.copy()
+    assert len(sources.open_source(settings(write(tmp_path / 'few.pickle', few)), 'train')) > 0
+
+
+def test_bytes_that_are_made_into_an_array_again_and_again_are_refused(tmp_path):
+    whole = pickle.dumps(np.full((256, 256), 3, np.uint8), 3)
+    content = bytes([3]) * 256 * 256
+    at = whole.index(content) - 5  # its bytes, by the memo instead
+    end = at + 5 + len(content) + (2 if whole[at + 5 + len(content)] == pickle.BINPUT[0] else 0)
+    again = whole[2:at] + b'h\xff' + whole[end:-1]
+    once = b'\x80\x03]B' + len(content).to_bytes(4, 'little') + content + b'q\xff0'
+    (tmp_path / 'a.pickle').write_bytes(once + (again + b'a') * 2 + b'.')
+    assert len(numpy_pickle.load(tmp_path / 'a.pickle', np.copy)) == 2
+    (tmp_path / 'b.pickle').write_bytes(once + (again + b'a') * 9 + b'.')
+    with pytest.raises(UserError, match='refused, nothing was run: its arrays hold more bytes than the file'):
+        numpy_pickle.load(tmp_path / 'b.pickle', np.copy)
+
+
+@pytest.mark.parametrize('put', [b'}%bNs', b'}(%bNu', b'(%bNd', b'\x8f(%b\x90', b'(%b\x91'])
+def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, put):
+    nested = ()
+    for _ in range(70):
+        nested = (nested, nested)
+    key = pickle.dumps(nested, 2)[2:-1]
+    (tmp_path / 'a.pickle').write_bytes(b'\x80\x04' + put % key + b'.')
+    with pytest.raises(UserError, match='refused, nothing was run: a tuple as a key'):
+        numpy_pickle.load(tmp_path / 'a.pickle', np.copy)

@@ -1,6 +1,7 @@
 """LIDC-IDRI from DICOM and outlines: the masks and HU that others would get, built whole, resumed, faults named."""
 
 import logging
+import os
 import shutil
 
 import ml_collections
@@ -12,6 +13,7 @@ from lidc_files import SHAPE, SPACING, SmallLidc
 from matplotlib.path import Path
 from PIL import Image, ImageDraw
 from scipy.interpolate import RegularGridInterpolator
+from test_dicom import deflated_bomb
 
 from ambdiff.data import example, lidc, lidc_crop, lidc_splits, sources, splits
 from ambdiff.data.example import SPLITS
@@ -409,3 +411,12 @@ def test_a_folder_without_scans_is_told(small, tmp_path):
     (tmp_path / 'empty' / 'loop').symlink_to(tmp_path / 'empty')
     with pytest.raises(UserError, match='holds no DICOM slice among 0 files'):
         sources.open_source(settings(small, tmp_path / 'b', path=str(tmp_path / 'empty')), 'train')
+
+
+def test_a_deflated_file_and_a_pipe_in_the_tree_are_no_slices_and_told_by_the_source(small, tmp_path):
+    data, _, file = faulty(small, tmp_path, lambda file: None)
+    deflated_bomb(file.with_name('bomb.dcm'), file)
+    os.mkfifo(file.with_name('pipe.dcm'))
+    for _ in range(2):  # when it is built, and when it is read again
+        source = lidc.open_split(data, 'train')
+        assert len(source.faults) == 1 and 'bomb.dcm: deflated as a whole' in source.faults[0]

@@ -1,6 +1,7 @@
 """Readers of foreign layouts: what they yield, and one clear line for each mistake in a file."""
 
 import logging
+import os
 import struct
 
 import h5py
@@ -392,3 +393,29 @@ def test_cases_with_fewer_raters_are_padded_and_marked():
     for count in (0, 5):
         with pytest.raises(UserError, match=f'case 3: {count} masks.*num_raters is 4'):
             example.padded('case 3', np.ones((count, 4, 4), np.uint8), 4)
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape', 'kind', 'chunks', 'message'),
+    [
+        ('images', (6, 4096, 4096), 'f8', (6, 4096, 4096), 'chunks of 805306368 bytes'),
+        ('images', (6, 4096, 4096), 'f8', (1, 512, 4096), 'claims 805306368 bytes and holds 0'),
+        ('uids', (6,), 'S1000000000', (1,), 'chunks of 1000000000 bytes'),
+        ('uids', (2_000_000,), 'S1000', (1000,), 'claims 2000000000 bytes and holds 0'),
+    ],
+)
+def test_an_hdf5_that_would_grow_far_beyond_the_file_is_refused_before_reading(
+    tmp_path, name, shape, kind, chunks, message
+):
+    path = write_hdf5(tmp_path / 'bomb.hdf5', images=None, labels=None)
+    with h5py.File(path, 'a') as file:
+        file.create_dataset('train/images', (6, 4096, 4096), 'u1', chunks=(1, 512, 4096), compression='gzip')
+        file.create_dataset('train/labels', (6, 4096, 4096, 4), 'u1', chunks=(1, 4096, 4096, 4), compression='gzip')
+        del file[f'train/{name}']
+        file.create_dataset(f'train/{name}', shape, kind, chunks=chunks, compression='gzip')
+    fails(settings(path), 'train', f'train/{name}', message)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    fails(settings(tmp_path / 'pipe'), 'train', 'pipe: neither a file nor a folder')
