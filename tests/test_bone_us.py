@@ -3,10 +3,11 @@
 import nibabel
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import tiny
 from PIL import Image
 
-from ambdiff.data import case_files, intensity, sources
+from ambdiff.data import bone_us, case_files, folder, intensity, sources
 from ambdiff.data.example import SPLITS
 from ambdiff.errors import UserError
 
@@ -172,3 +173,15 @@ def test_a_build_that_was_interrupted_goes_on_with_the_cases_it_has_not_read(tre
     monkeypatch.setattr(case_files, 'read', lambda case, data: read.append(case.name) or whole(case, data))
     sources.open_source(settings(tree, tmp_path), 'train')
     assert sorted(read) == NAMES
+
+
+@pytest.mark.parametrize(('make', 'name'), [(bone_us.BoneUs, '64_resize'), (folder.Folder, '64_crop_full_range')])
+def test_tensorflow_datasets_builds_it_from_manual_dir(tree, tmp_path, make, name):
+    builder = make(data_dir=tmp_path, config=name, file_format='array_record')
+    config = tfds.download.DownloadConfig(manual_dir=tree)
+    builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
+    assert sum(split.num_examples for split in builder.info.splits.values()) == 9 + 3
+    record = builder.as_data_source(split='train')[0]
+    assert record['image'].shape == (64, 64, 1) and record['masks'].shape == (4, 64, 64)
+    again = make(data_dir=tmp_path, config=name, file_format='array_record')
+    assert len(again.as_data_source(split='train')) == builder.info.splits['train'].num_examples

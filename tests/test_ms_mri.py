@@ -6,6 +6,7 @@ import pathlib
 import nibabel
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import tiny
 
 from ambdiff.data import image_files, ms_mri, sources
@@ -259,3 +260,12 @@ def test_links_in_a_circle_do_no_harm(tmp_path):
         write_visit(tmp_path, subject, visit)
     (tmp_path / 'training01' / 'loop').symlink_to(tmp_path, target_is_directory=True)
     assert len(ms_mri.find(tmp_path)) == 3
+
+
+def test_tensorflow_datasets_builds_it_from_manual_dir(tree, tmp_path):
+    builder = ms_mri.MsMri(data_dir=tmp_path, config='64_2mm', file_format='array_record')
+    config = tfds.download.DownloadConfig(manual_dir=tree)
+    builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
+    record = builder.as_data_source(split='training01')[0]
+    assert record['image'].shape == (64, 64, 4) and record['masks'].shape == (2, 64, 64)
+    np.testing.assert_array_equal(record['spacing'], np.float32([2, 2]))

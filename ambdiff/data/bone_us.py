@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from ambdiff.config import default
 from ambdiff.data import built, case_files, case_folder, example
 from ambdiff.data.case_files import Case
 from ambdiff.data.example import SPLITS
@@ -28,20 +29,37 @@ from ambdiff.errors import UserError
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class BoneUsConfig(tfds.core.BuilderConfig):
-    """What is built from which folder; the name carries a fingerprint of both."""
+    """What is built from which folder; without a root, from tensorflow-datasets' manual_dir.
 
-    root: pathlib.Path
-    cases: list[Case]
-    table: dict[str, tuple[str, str]]  # case -> (patient, split)
+    The name of a config with a root carries a fingerprint of its files and of the fields.
+    """
+
     data: ml_collections.ConfigDict
+    root: pathlib.Path | None = None
+    cases: list[Case] = dataclasses.field(default_factory=list)
+    table: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)  # case -> (patient, split)
     dtype: type = np.uint8  # of the stored images
     every_slice: bool = True  # also those of a volume in which no rater drew
+
+
+def fields(**changes: object) -> ml_collections.ConfigDict:
+    """The config's data group with some fields changed."""
+    return ml_collections.ConfigDict({**default().data, **changes})
 
 
 class BoneUs(tfds.core.GeneratorBasedBuilder):
     """A user's own ultrasound pictures and their raters."""
 
     VERSION = tfds.core.Version('1.0.0')
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'manual_dir holds a folder a case with image.* and mask_*.*: docs/data/folder.md.'
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        BoneUsConfig(
+            name=f'{size}_resize',
+            description=f'{size} x {size}, whole pictures, up to four raters',
+            data=fields(image_size=size, fit='resize', intensity='b_mode'),
+        )
+        for size in (128, 64)
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         data = self.builder_config.data
@@ -53,8 +71,12 @@ class BoneUs(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        del dl_manager  # the files are the user's own
-        cases, table = self.builder_config.cases, self.builder_config.table
+        config = self.builder_config
+        if config.root is None:
+            root = pathlib.Path(dl_manager.manual_dir)
+            cases, table = _cases(root, config.data)
+            config = self._builder_config = dataclasses.replace(config, root=root, cases=cases, table=table)
+        cases, table = config.cases, config.table
         bar = tqdm(total=len(cases), desc=self.name, unit=' cases', mininterval=0.5 if sys.stderr.isatty() else 10)
         chosen = {name: [case for case in cases if table[case.name][1] == name] for name in SPLITS}
         patients = {name: sorted({table[case.name][0] or case.name for case in chosen[name]}) for name in SPLITS}
@@ -125,14 +147,12 @@ def open_cases(
 ) -> built.Source:
     """`open_split` for a builder of the `folder` layout; dtype and every_slice as in BoneUsConfig."""
     root = pathlib.Path(data.path).expanduser().absolute()
-    cases, table = case_folder.checked(root, data.num_raters)
-    if fault := next((case.fault for case in cases if case.fault), ''):
-        raise UserError(fault)
-    fields = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
+    cases, table = _cases(root, data)
+    names = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
     paths = [path for case in cases for path in (case.image, *case.masks)]
     files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
     config = BoneUsConfig(
-        name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, [data[f] for f in fields], table)}',
+        name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, [data[n] for n in names], table)}',
         root=root,
         cases=cases,
         table=table,
@@ -146,3 +166,11 @@ def open_cases(
             f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in patients.csv"
         )
     return built.Source([builder.as_data_source(split=split)], builder.info.metadata[split])
+
+
+def _cases(root, data):
+    """(cases, {case: (patient, split)}) of a folder without a fault."""
+    cases, table = case_folder.checked(root, data.num_raters)
+    if fault := next((case.fault for case in cases if case.fault), ''):
+        raise UserError(fault)
+    return cases, table

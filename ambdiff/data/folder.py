@@ -17,6 +17,18 @@ class Folder(bone_us.BoneUs):
     """A user's own images and their raters."""
 
     VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        bone_us.BoneUsConfig(
+            name=f'{size}_{fit}_{kind}',
+            description=f'{size} x {size}, {fit}, intensity: {kind}, up to four raters',
+            data=bone_us.fields(image_size=size, fit=fit, intensity=kind),
+            dtype=np.uint16,
+            every_slice=False,
+        )
+        for size in (128, 64)
+        for fit in ('crop', 'resize')
+        for kind in ('full_range', 'percentile', 'hu_window')
+    ]
 
 
 def open_split(data: ml_collections.ConfigDict, split: str) -> built.Source:

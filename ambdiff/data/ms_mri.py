@@ -146,20 +146,27 @@ def read_visit(files: dict[str, pathlib.Path], kind: str = 'percentile') -> tupl
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class MsMriConfig(tfds.core.BuilderConfig):
-    """What is built from which folder; the name carries a fingerprint of both."""
+    """What is built from which folder; without visits, from tensorflow-datasets' manual_dir.
 
-    root: pathlib.Path
-    visits: Visits
-    image_size: int
-    fit: str
-    spacing: float
-    intensity: str
+    The name of a config with visits carries a fingerprint of their files and of the fields.
+    """
+
+    visits: Visits = dataclasses.field(default_factory=dict)
+    image_size: int = 128
+    fit: str = 'crop'
+    spacing: float = 0.0
+    intensity: str = 'percentile'
 
 
 class MsMri(tfds.core.GeneratorBasedBuilder):
     """The challenge's training subjects; one split a subject."""
 
     VERSION = tfds.core.Version('1.0.0')
+    MANUAL_DOWNLOAD_INSTRUCTIONS = 'manual_dir holds the training part of the challenge: docs/data/ms_mri.md.'
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        MsMriConfig(name='128', description='128 x 128, native pixels'),
+        MsMriConfig(name='64_2mm', description='64 x 64, resampled to 2 mm', image_size=64, spacing=2.0),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -172,7 +179,9 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        del dl_manager  # the files need a registration and are there
+        config = self.builder_config
+        if not config.visits:  # the files need a registration and are there
+            self._builder_config = dataclasses.replace(config, visits=find(pathlib.Path(dl_manager.manual_dir)))
         visits = self.builder_config.visits
         bar = tqdm(total=len(visits), desc='ms_mri', unit=' visits', mininterval=0.5 if sys.stderr.isatty() else 10)
         subjects = sorted({subject for subject, _ in visits})
@@ -265,7 +274,6 @@ def open_split(data, split: str) -> built.Source:
     files = [path for visit in visits.values() for path in visit.values()]
     config = MsMriConfig(
         name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, *settings)}',
-        root=root,
         visits=visits,
         image_size=data.image_size,
         fit=data.fit,
