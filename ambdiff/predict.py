@@ -124,8 +124,10 @@ class _Run:
 
     def settings(self, case, sha256: str) -> dict:
         """What a finished case must share to be skipped."""
+        raters = {'raters_sha256': case.masks_sha256()} if case.masks else {}
         return {
             'input_sha256': sha256,
+            **raters,
             'weights_sha256': self.model.weights['sha256'],
             'num_samples': self.flags.num_samples,
             'num_steps': self.flags.num_steps,
@@ -140,7 +142,7 @@ class _Run:
         self.say(f'ambdiff: {self.failed[case.source]}')
 
     def prepare(self, case):
-        """(case, volume, plan, settings) of a case to draw, None for one that is done or faulty."""
+        """(case, volume, plan, settings, raters) of a case to draw, None for one that is done or faulty."""
         from ambdiff import predict_output
         from ambdiff.predict_input import Plan
 
@@ -152,6 +154,7 @@ class _Run:
                 return None
             volume = case.read(self.model.config.data.channels)
             plan = Plan(volume, self.model.config.data, self.points[case.source])
+            raters = case.raters(volume, self.model.config.data.num_classes)
         except (UserError, OSError) as error:
             return self.fault(case, error)
         except Exception as error:  # a stranger's file can break a reader in any way
@@ -161,7 +164,7 @@ class _Run:
         self.crops += len(plan.crops)
         # Only its geometry is needed from here on: a broadcast zero takes no memory.
         volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
-        return case, volume, plan, settings
+        return case, volume, plan, settings, raters
 
     def masks(self, cases) -> Iterator[tuple]:
         """(prepared case, its crops' masks [c, N, S, S]) in order; a chunk holds crops of many cases."""
@@ -193,7 +196,7 @@ class _Run:
             prepared, drawn = waiting.popleft()
             yield prepared, drawn
 
-    def write(self, case, volume, plan, settings, drawn: list[np.ndarray]) -> None:
+    def write(self, case, volume, plan, settings, raters, drawn: list[np.ndarray]) -> None:
         """Writes the folder of a case, whole or not at all."""
         from ambdiff import modes, predict_output, predict_page
 
@@ -226,6 +229,7 @@ class _Run:
                 'num_steps': self.flags.num_steps,
                 'seed': self.flags.seed,
                 **summary,
+                'raters': [path.name for path in case.masks],
                 'shape': list(samples.shape[1:]),
                 'spacing': [float(step) if np.isfinite(step) else None for step in volume.spacing],
                 'weights': self.model.weights,
@@ -233,7 +237,7 @@ class _Run:
                 'files': files,
                 'settings': settings,
             }
-            predict_page.write_case(partial, plan, samples, found, spacing, summary)
+            predict_page.write_case(partial, plan, samples, raters, found, spacing, summary)
             (partial / 'summary.json').write_text(json.dumps(summary, indent=2), 'utf-8')
             predict_output.replace_folder(partial, self.output / case.name)
         except BaseException:

@@ -1,6 +1,8 @@
 """The cases of predict's input, and the points to look at.
 
-A case is a picture, a NIfTI or a DICOM series. Names become names of folders: nothing in them leads out of the output.
+A case is a picture, a NIfTI or a DICOM series; where masks lie beside it as in the `folder` layout (image.* with
+mask_*.*), they are its raters' and no cases of their own. Names become names of folders: nothing in them leads out of
+the output.
 """
 
 import csv
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ambdiff.data import image_files
+from ambdiff.data import case_files, image_files
 from ambdiff.data.volume import Volume
 from ambdiff.errors import UserError
 
@@ -26,19 +28,20 @@ Point = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One image to predict: its name among the results, its place in the input, and its files."""
+    """One image to predict: its name among the results, its place in the input, its files, and its raters' masks."""
 
     name: str
     source: str
     files: tuple[pathlib.Path, ...]
+    masks: tuple[pathlib.Path, ...] = ()
 
     def sha256(self) -> str:
         """Of the content of its files, whatever their names and order."""
-        digests = []
-        for path in self.files:
-            with path.open('rb') as file:
-                digests.append(hashlib.file_digest(file, 'sha256').digest())
-        return hashlib.sha256(b''.join(sorted(digests))).hexdigest()
+        return hashlib.sha256(b''.join(sorted(map(_content, self.files)))).hexdigest()
+
+    def masks_sha256(self) -> str:
+        """Of the content of its raters' masks, in their order."""
+        return hashlib.sha256(b''.join(map(_content, self.masks))).hexdigest()
 
     def read(self, channels: int) -> Volume:
         """The image.
@@ -55,6 +58,17 @@ class Case:
             raise UserError(f'{self.source}: has {volume.values.shape[-1]} channels, the weights take {channels}')
         return volume
 
+    def raters(self, volume: Volume, num_classes: int) -> np.ndarray:
+        """What its raters drew, bool [M, Z, H, W] with the bits of a row packed; M may be 0.
+
+        Raises:
+          UserError: a mask cannot be read or does not fit the image; names the file.
+        """
+        read = (case_files.read_mask(path, self.files[0], volume, num_classes) for path in self.masks)
+        packed = [np.packbits(mask > 0, axis=-1) for mask in read]
+        slices, height, width = volume.values.shape[:3]
+        return np.stack(packed) if packed else np.zeros((0, slices, height, -(-width // 8)), np.uint8)
+
 
 def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case], list[str]]:
     """(cases, what was skipped and why) of a file, or of a folder and all below it.
@@ -68,10 +82,11 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
     """
     path = pathlib.Path(os.path.abspath(path))  # '.' and '..' have no name
     if path.is_file():
-        return [Case(safe_name(path.name), path.name, (path,))], []
+        return [Case(safe_name(path.name), path.name, (path,), _raters(path, sorted(path.parent.iterdir())))], []
     if not path.is_dir():
         raise UserError(f'--input={path}: no such file or folder')
     found: dict[tuple[str, str], list[pathlib.Path]] = {}
+    masks_of: dict[pathlib.Path, tuple[pathlib.Path, ...]] = {}
     skipped, others = [], 0
     for folder, folders, files in os.walk(path):
         here = pathlib.Path(folder)
@@ -95,6 +110,14 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
                 found.setdefault((here.relative_to(path).as_posix(), series), []).append(file)
             else:
                 found[where, ''] = [file]
+    images = [files[0] for files in found.values() if case_files.IMAGE.fullmatch(files[0].name)]
+    for image in images:
+        beside = sorted(image.parent.iterdir())
+        masks_of[image] = tuple(
+            mask for mask in _raters(image, beside) if (mask.relative_to(path).as_posix(), '') in found
+        )
+    for mask in {mask for masks in masks_of.values() for mask in masks}:
+        del found[mask.relative_to(path).as_posix(), '']
     if others:
         skipped.append(f'{others} other file{"s" if others > 1 else ""} skipped')
     sources = []
@@ -110,10 +133,27 @@ def find_cases(path: pathlib.Path, leave_out: pathlib.Path) -> tuple[list[Case],
     names = [safe_name(source) for source, _ in sources]
     lower = [name.lower() for name in names]
     cases = [
-        Case(name if lower.count(name.lower()) == 1 else f'{name}-{_digest(source)}', source, tuple(files))
+        Case(
+            name if lower.count(name.lower()) == 1 else f'{name}-{_digest(source)}',
+            source,
+            tuple(files),
+            masks_of.get(files[0], ()),
+        )
         for name, (source, files) in zip(names, sources, strict=True)
     ]
     return sorted(cases, key=lambda case: case.source), skipped
+
+
+def _raters(image: pathlib.Path, beside: Sequence[pathlib.Path]) -> tuple[pathlib.Path, ...]:
+    """The masks among the files beside an image, if it is named as in the `folder` layout."""
+    if not case_files.IMAGE.fullmatch(image.name):
+        return ()
+    return tuple(path for path in beside if case_files.MASK.fullmatch(path.name) and path.is_file())
+
+
+def _content(path: pathlib.Path) -> bytes:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').digest()
 
 
 def safe_name(source: str) -> str:

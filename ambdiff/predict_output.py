@@ -31,7 +31,7 @@ from ambdiff.errors import UserError
 from ambdiff.modes import Mode
 from ambdiff.predict_input import is_nifti
 
-FORMAT = 'ambdiff prediction 1'
+FORMAT = 'ambdiff prediction 2'
 PARTIAL = '.partial-'  # what starts the name of a folder that is being filled
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

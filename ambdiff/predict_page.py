@@ -25,17 +25,28 @@ _START, _END = '<!--case-->', '<!--/case-->'
 
 
 def write_case(
-    folder: pathlib.Path, plan: Plan, samples: np.ndarray, found: Sequence[Mode], spacing, summary: Mapping
+    folder: pathlib.Path,
+    plan: Plan,
+    samples: np.ndarray,
+    raters: np.ndarray,
+    found: Sequence[Mode],
+    spacing: tuple[float, float],
+    summary: Mapping,
 ) -> None:
-    """Writes index.html of a case: samples [N, Z, H, W], its answers, spacing (row, column) in mm, summary.json."""
+    """Writes index.html of a case.
+
+    samples [N, Z, H, W]; raters [M, Z, H, W] of packed bits (`predict_cases.Case.raters`); found: its answers; spacing
+    (row, column) in mm; summary: of summary.json.
+    """
     name = 'c' + hashlib.sha256(summary['case'].encode()).hexdigest()[:10]
     body, first = '', None
     for number, (z, box, local, answers) in enumerate(_views(plan, samples, found)):
         title = _title(plan, samples.shape[1], z, box)
+        outlines = np.unpackbits(raters[:, z], axis=-1, count=samples.shape[3]).astype(bool)
         drawn = report_case.view(
             f'{name}-{number}',
             plan.images[z],
-            np.zeros((0, *local.shape[1:]), bool),
+            outlines if box is None else _inside(outlines, box),
             local,
             spacing,
             plan.window,
@@ -54,7 +65,7 @@ src="{_thumbnail(plan, *first)}" alt="" width="52" height="52"><b>{html.escape(s
     facts = {'input': summary['input'], **_facts(summary)}
     parts = [
         header(TITLE, facts, [NOTICE]),
-        report_case.how_to_read(0, len(samples)),
+        report_case.how_to_read(len(raters), len(samples)),
         '<div id="cases">',
         _START + row.replace('<details', '<details open', 1).replace('href="FOLDER"', 'href="."') + _END,
         '</div>',
@@ -80,7 +91,8 @@ def _index(folders: Sequence[pathlib.Path], failed: Mapping[str, str]) -> Iterat
         yield f'<details class="warning"><summary>{line}</summary><ul>{items}</ul></details>'
     if not summaries:
         return
-    yield report_case.how_to_read(0, summaries[0]['num_samples'])
+    most = max(len(summary['raters']) for summary in summaries)
+    yield report_case.how_to_read(most, summaries[0]['num_samples'])
     if len(folders) > 1:
         yield """<div class="list"><label>Find by name<input type="search" id="filter"></label><label>Order<select
 id="order"><option value="name">name</option><option value="divided">most divided first</option><option
@@ -125,10 +137,7 @@ def _views(plan: Plan, samples: np.ndarray, found: Sequence[Mode]) -> Iterable[t
     """
     if len(plan.boxes) > 1:
         for z, *box in plan.boxes:
-            top, left, bottom, right = box
-            local = np.zeros((len(samples), *samples.shape[2:]), bool)
-            inside = (slice(None), slice(top, bottom), slice(left, right))
-            local[inside] = samples[:, z][inside] > 0
+            local = _inside(samples[:, z] > 0, box)
             yield z, box, local, modes.find(local)
         return
     area = (samples > 0).sum((0, 2, 3))
@@ -136,6 +145,14 @@ def _views(plan: Plan, samples: np.ndarray, found: Sequence[Mode]) -> Iterable[t
     shown = [z for z in shown.tolist() if area[z]] or [plan.crops[len(plan.crops) // 2][0]]
     for z in shown:
         yield z, None, samples[:, z] > 0, found
+
+
+def _inside(masks: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """Masks [N, H, W] bool with nothing outside a point's box."""
+    top, left, bottom, right = box
+    local = np.zeros_like(masks)
+    local[:, top:bottom, left:right] = masks[:, top:bottom, left:right]
+    return local
 
 
 def _title(plan: Plan, slices: int, z: int, box) -> str:

@@ -403,6 +403,43 @@ def test_mistakes_end_in_one_line_and_status_two(weights, bright, tmp_path, capf
     assert status == 2 and said in error and 'Traceback' not in error
 
 
+def write_rated(folder, size=(30, 40)):
+    """A case of the `folder` layout: two raters drew, a third one did not."""
+    folder.mkdir(parents=True)
+    mask = tiny.disc(size, (12, 25))
+    Image.fromarray(np.where(mask, 230, 20).astype(np.uint8)).save(folder / 'image.png')
+    for name, drawn in (('ann', mask), ('bob', tiny.disc(size, (12, 25), 5)), ('cy', 0 * mask)):
+        Image.fromarray(np.uint8(255 * drawn)).save(folder / f'mask_{name}.png')
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_masks_beside_an_image_are_its_raters_and_no_cases(weights, bright, tmp_path, alone):
+    write_rated(tmp_path / 'in' / 'case1')
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / 'in' / 'mask_of_nothing.png')
+    source = tmp_path / 'in' / 'case1' / 'image.png' if alone else tmp_path / 'in'
+    assert run(weights, source, tmp_path / 'out', '--at=24,13') == 0
+    found = {json.loads(p.read_text())['input']: p.parent for p in (tmp_path / 'out').glob('*/summary.json')}
+    assert set(found) == ({'image.png'} if alone else {'case1/image.png', 'mask_of_nothing.png'})
+    case = found[min(found)]
+    assert json.loads((case / 'summary.json').read_text())['raters'] == ['mask_ann.png', 'mask_bob.png', 'mask_cy.png']
+    for page in (case / 'index.html', tmp_path / 'out' / 'index.html'):
+        assert page.read_text('utf-8').count('rater 3') and 'each rater’s outline' in page.read_text('utf-8')
+
+
+def test_a_raters_mask_that_changed_makes_the_case_anew_and_one_that_does_not_fit_is_named(
+    weights, bright, tmp_path, capfd
+):
+    write_rated(tmp_path / 'in')
+    again = lambda: run(weights, tmp_path / 'in', tmp_path / 'out', '--at=24,13')
+    assert [again(), again()] == [0, 0] and len(bright) == 1
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / 'in' / 'mask_bob.png')
+    assert again() == 0 and len(bright) == 2
+    Image.fromarray(np.zeros((30, 41), np.uint8)).save(tmp_path / 'in' / 'mask_bob.png')
+    assert again() == 2
+    error = capfd.readouterr().err
+    assert 'mask_bob.png: ' in error and 'image and masks must have the same size' in error
+
+
 def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
     (tmp_path / 'in').mkdir()
     for name in ('a.png', 'b.png', 'c.png'):
