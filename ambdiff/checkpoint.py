@@ -318,7 +318,7 @@ def save_safetensors(
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')
-    safetensors.numpy.save_file(tensors, partial, metadata)
+    partial.write_bytes(safetensors.numpy.save(tensors, metadata))  # save_file makes files nobody else may read
     os.replace(partial, path)
 
 
