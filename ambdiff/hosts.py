@@ -3,13 +3,17 @@
 Without `join` there is one process, and everything here is the identity.
 """
 
+import itertools
 from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ambdiff.errors import UserError
+
+_meetings = itertools.count()  # the same on every process: all call `meet` in the same order
 
 
 def join(address: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -58,6 +62,7 @@ def gather(tree: Any, total: int) -> Any:
     """Arrays [len(share(total)), ..] of every process -> [total, ..], the same on all; all call it together."""
     if jax.process_count() == 1:
         return tree
+    meet('gather')
     return jax.tree.map(lambda x: x[:total], multihost_utils.process_allgather(tree, tiled=True))
 
 
@@ -71,6 +76,7 @@ def from_main(value: int) -> int:
     """The main process's value; all call it together."""
     if jax.process_count() == 1:
         return value
+    meet('from main')
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
@@ -80,6 +86,11 @@ def any_of(value: bool) -> bool:
 
 
 def meet(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process is here, up to an hour.
+
+    By the coordinator, not by the devices: on CPUs these give up after 30 s, which is less than one process can be
+    behind another in compiling or writing.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        barrier = ocp.multihost.get_barrier_sync_fn()
+        barrier(key=f'{name} {next(_meetings)}', timeout_ms=3_600_000)

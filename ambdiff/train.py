@@ -210,6 +210,7 @@ class _Run:
         began = time.perf_counter()
         self.step_fn = jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(*arguments).compile()
         logger.info('compiled in %.0f s', time.perf_counter() - began)
+        hosts.meet('compiled')
         kinds = {'parameters': state.params, 'EMA': state.ema, 'optimiser': state.opt_state}
         held = {name: sharding.bytes_per_device(tree) for name, tree in kinds.items()}
         logger.info('%s', flops.summary(self.step_fn, held, self.config.train.accumulation_steps))

@@ -41,9 +41,15 @@ def finish(running: list[subprocess.Popen], seconds: float = 600) -> list[int]:
 
 
 def wait_for(path: pathlib.Path, running: list[subprocess.Popen], seconds: float = 600) -> None:
-    """Until `path` exists; fails if a process ends before."""
+    """Until `path` exists; fails, and leaves no process behind, if one ends before."""
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert all(process.poll() is None for process in running), f'a process ended before {path} was there'
-        assert time.monotonic() < deadline, f'{path} is not there after {seconds} s'
-        time.sleep(0.01)
+    try:
+        while not path.exists():
+            assert all(process.poll() is None for process in running), f'a process ended before {path} was there'
+            assert time.monotonic() < deadline, f'{path} is not there after {seconds} s'
+            time.sleep(0.01)
+    except AssertionError:
+        for process in running:
+            process.kill()
+            process.wait()
+        raise

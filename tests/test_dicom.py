@@ -263,7 +263,7 @@ def test_what_decodes_compressed_pixels_is_named_where_it_is_not_installed(tmp_p
     from pydicom.pixels.decoders import JPEG2000LosslessDecoder
 
     monkeypatch.setattr(JPEG2000LosslessDecoder, '_available', {})
-    with pytest.raises(UserError, match=r"a\.dcm: compressed \(JPEG 2000.*pip install pylibjpeg"):
+    with pytest.raises(UserError, match=r'a\.dcm: compressed \(JPEG 2000.*pip install pylibjpeg'):
         dicom.read_slice(tmp_path / 'a.dcm')
 
 
