@@ -171,8 +171,9 @@ def write_segmentation(
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    if len(set(volume.files)) < len(volume.files):
-        raise UserError('no DICOM-SEG for files of several frames; samples.nii.gz has the masks')
+    several = len(set(volume.files)) < len(volume.files)
+    if several and len(set(volume.files)) > 1:
+        raise UserError('no DICOM-SEG for more than one file of several frames; samples.nii.gz has the masks')
     drawn = (samples > 0).any((0, 2, 3))
     drawn[0] |= not drawn.any()
     slices = np.flatnonzero(drawn)
@@ -197,12 +198,14 @@ def write_segmentation(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # oddities of the source's header
-            sources = [pydicom.dcmread(volume.files[index]) for index in slices]
+            sources = [pydicom.dcmread(file) for file in dict.fromkeys(volume.files[index] for index in slices)]
+            places = [_plane(sources[0], volume.frames[index]) for index in slices] if several else None
             segmentation = Segmentation(
                 source_images=sources,
                 pixel_array=pixels,
                 segmentation_type='BINARY',
                 segment_descriptions=segments,
+                plane_positions=places,
                 series_instance_uid=uid('series'),
                 series_number=9000,
                 sop_instance_uid=uid('instance'),
@@ -220,6 +223,13 @@ def write_segmentation(
         raise UserError(
             f'no DICOM-SEG: the source lacks what it needs ({" ".join(str(error).split())[:160]})'
         ) from error
+
+
+def _plane(source, frame):
+    """Where a frame of an enhanced object lies, as highdicom takes it."""
+    from highdicom import PlanePositionSequence
+
+    return PlanePositionSequence.from_sequence(source.PerFrameFunctionalGroupsSequence[frame].PlanePositionSequence)
 
 
 def write_table(output: pathlib.Path, folders: list[pathlib.Path], failed: dict[str, str]) -> None:

@@ -13,7 +13,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax
 import pytest
+import tiny
 from absl import flags
+
+from ambdiff import predict
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
@@ -27,6 +30,25 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip('the shared folder of real samples is not here')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory):
+    """An untrained tiny model as a file of weights."""
+    return tiny.write_weights(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    """A network that marks what is brighter than the middle, and leaves sample 0 empty; the crops it was given."""
+    seen = []
+
+    def draw(model, crops, folds):
+        seen.extend(crops)
+        return tiny.draw_bright(model, crops, folds)
+
+    monkeypatch.setattr(predict.Model, 'draw', draw)
+    return seen
 
 
 def pytest_collection_modifyitems(items):

@@ -1,79 +1,19 @@
-"""Predict: masks in the place and geometry of the input, the same whatever stands beside them; no half-written case.
+"""Predict: masks in the place and geometry of the input, the same whatever stands beside them.
 
 Where geometry is tested, the network is replaced by one that marks what is bright: then the right masks are known.
 """
 
-import csv
-import datetime
 import json
-import struct
-import zlib
 
-import highdicom
 import jax
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import checkpoint, modes, predict, predict_cases, predict_output, sharding
+from ambdiff import checkpoint, modes, predict, predict_cases, sharding
 from ambdiff.errors import UserError
-
-SIZE = tiny.SIZE
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """An untrained tiny model as a file of weights."""
-    return tiny.write_weights(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
-
-
-@pytest.fixture
-def bright(monkeypatch):
-    """A network that marks what is brighter than the middle, and leaves sample 0 empty; the crops it was given."""
-    seen = []
-
-    def draw(model, crops, folds):
-        seen.extend(crops)
-        return tiny.draw_bright(model, crops, folds)
-
-    monkeypatch.setattr(predict.Model, 'draw', draw)
-    return seen
-
-
-def run(weights, source, output, *more):
-    flags = (f'--checkpoint={weights}', f'--input={source}', f'--output={output}', '--num_samples=4', '--num_steps=2')
-    return predict.main([*flags, *more])
-
-
-def summary(output, name):
-    return json.loads((output / name / 'summary.json').read_text())
-
-
-def slice_dataset(pixels, z, number, uid):
-    """One CT slice with all that a segmentation refers to."""
-    new = pydicom.Dataset()
-    new.file_meta = pydicom.dataset.FileMetaDataset()
-    new.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    new.file_meta.MediaStorageSOPClassUID = new.SOPClassUID = pydicom.uid.CTImageStorage
-    new.file_meta.MediaStorageSOPInstanceUID = new.SOPInstanceUID = f'{uid}.{number}'
-    new.StudyInstanceUID, new.SeriesInstanceUID, new.FrameOfReferenceUID = '1.2.3', uid, '1.2.5'
-    new.PatientID, new.PatientName, new.PatientBirthDate, new.PatientSex = 'p', 'a^b', '', ''
-    new.StudyDate = new.ContentDate = datetime.date(2020, 1, 2).strftime('%Y%m%d')
-    new.StudyTime = new.ContentTime = '120000'
-    new.StudyID = new.AccessionNumber = new.ReferringPhysicianName = ''
-    new.Modality, new.Manufacturer, new.SeriesNumber, new.InstanceNumber = 'CT', '', 1, number
-    new.Rows, new.Columns = pixels.shape
-    new.SamplesPerPixel, new.PhotometricInterpretation = 1, 'MONOCHROME2'
-    new.BitsAllocated = new.BitsStored = 16
-    new.HighBit, new.PixelRepresentation = 15, 1
-    new.RescaleSlope, new.RescaleIntercept, new.RescaleType = 1, -1024, 'HU'
-    new.PixelSpacing, new.SliceThickness = [0.7, 0.7], 2.5
-    new.ImageOrientationPatient, new.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-40.0, -50.0, z]
-    new.PixelData = (pixels + 1024).astype('<i2').tobytes()
-    return new
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'png16'])
@@ -83,7 +23,7 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
     path = tmp_path / f'a.{kind.rstrip("16")}'
     picture = Image.fromarray(values.astype(np.uint16) * 257) if kind == 'png16' else Image.fromarray(values)
     picture.save(path, quality=100) if kind == 'jpg' else picture.save(path)
-    assert run(weights, path, tmp_path / 'out', '--at=24,13') == 0
+    assert tiny.run_predict(weights, path, tmp_path / 'out', '--at=24,13') == 0
     folder = tmp_path / 'out' / path.name
     names = sorted(p.name for p in folder.iterdir())
     samples = [f'samples_{i:02}.png' for i in range(4)]
@@ -94,7 +34,7 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
     np.testing.assert_array_equal(np.asarray(Image.open(folder / 'probability.png')), np.rint(mask * 0.75 * 255))
     bits = modes.disagreement(np.array([0, 1, 1, 1])[:, None])[0]
     np.testing.assert_array_equal(np.asarray(Image.open(folder / 'disagreement.png')), np.rint(mask * bits * 255))
-    found = summary(tmp_path / 'out', path.name)
+    found = tiny.summary(tmp_path / 'out', path.name)
     assert (found['num_samples'], found['num_steps'], found['seed'], found['empty_share']) == (4, 2, 0, 0.25)
     assert found['area']['unit'] == 'px' and found['area']['p95'] == mask.sum()
     assert [(m['share'], m['empty'], m['area'], m['samples']) for m in found['modes']] == [
@@ -110,11 +50,11 @@ def test_tiles_cover_the_whole_slice_and_agree_where_they_overlap(weights, brigh
     mask = tiny.disc((53, 70), (16, 16)) | tiny.disc((53, 70), (40, 60)) | tiny.disc((53, 70), (0, 69))
     Image.fromarray(np.where(mask, 230, 20).astype(np.uint8)).save(tmp_path / 'a.png')
     points = '--at=60,40; 16,16' if with_point else '--at='
-    assert run(weights, tmp_path / 'a.png', tmp_path / 'out', points) == 0
+    assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out', points) == 0
     drawn = np.asarray(Image.open(tmp_path / 'out/a.png/samples_01.png')) > 0
     if with_point:  # nothing was asked about the corner
         mask = mask & ~tiny.disc((53, 70), (0, 69))
-        points = summary(tmp_path / 'out', 'a.png')['points']
+        points = tiny.summary(tmp_path / 'out', 'a.png')['points']
         assert [(p['at'], p['area']['p95']) for p in points] == [
             ([60, 40], tiny.disc((53, 70), (40, 60)).sum()),
             ([16, 16], tiny.disc((53, 70), (16, 16)).sum()),
@@ -142,7 +82,9 @@ def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, 
     image = nibabel.Nifti1Image(stored, affine @ turn)
     nibabel.save(image, tmp_path / 'v.nii.gz')
     place = np.linalg.inv(turn) @ [*centre, 1]
-    assert run(weights, tmp_path / 'v.nii.gz', tmp_path / 'out', f'--at={",".join(map(str, place[:3]))}') == 0
+    assert (
+        tiny.run_predict(weights, tmp_path / 'v.nii.gz', tmp_path / 'out', f'--at={",".join(map(str, place[:3]))}') == 0
+    )
     folder = tmp_path / 'out' / 'v.nii.gz'
     samples = nibabel.load(folder / 'samples.nii.gz')
     assert samples.shape == (*stored.shape, 4)
@@ -154,44 +96,7 @@ def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, 
     world = nibabel.affines.apply_affine(samples.affine, np.argwhere(drawn)).mean(0)
     wanted = nibabel.affines.apply_affine(affine, np.argwhere((hu > -500) & (np.arange(7) == 3))).mean(0)
     assert np.abs(world - wanted).max() < 0.6
-    assert summary(tmp_path / 'out', 'v.nii.gz')['area']['unit'] == 'mm^2'
-
-
-def test_dicom_gives_a_segmentation_that_can_be_read_back(weights, bright, tmp_path):
-    mask = tiny.disc((40, 44), (18, 30))
-    (tmp_path / 'in').mkdir()
-    for number, file in enumerate(('c', 'a', 'b')):  # the names' order is not that of space
-        hu = np.where(mask & (number == 1), 30, -900)
-        slice_dataset(hu, 10 + 2.5 * number, number, '1.2.4').save_as(tmp_path / 'in' / file, enforce_file_format=True)
-    assert run(weights, tmp_path / 'in', tmp_path / 'out', '--at=30,18,1') == 0
-    found = summary(tmp_path / 'out', 'in')
-    assert found['files'][-1] == 'segmentation.dcm' and found['warnings'] == []
-    segmentation = highdicom.seg.segread(tmp_path / 'out/in/segmentation.dcm')
-    assert segmentation.number_of_segments == len(found['modes']) == 2
-    label = segmentation.get_segment_description(1).SegmentLabel
-    assert label == f'75%: {found["modes"][0]["words"]}' == '75%: 5 mm'
-    assert segmentation.get_segment_description(2).SegmentLabel == '25%: nothing'
-    plain = pydicom.dcmread(tmp_path / 'out/in/segmentation.dcm')
-    np.testing.assert_array_equal(plain.pixel_array[0] > 0, mask)
-    assert [str(i.ReferencedSOPInstanceUID) for i in plain.ReferencedSeriesSequence[0].ReferencedInstanceSequence] == [
-        '1.2.4.1'
-    ]
-    samples = nibabel.load(tmp_path / 'out/in/samples.nii.gz')
-    drawn = np.argwhere(np.asarray(samples.dataobj)[..., 2])
-    assert (drawn[:, 2] == 1).all() and len(drawn) == mask.sum()
-    # Patient coordinates: left and posterior in DICOM, right and anterior in NIfTI.
-    world = nibabel.affines.apply_affine(samples.affine, drawn.mean(0))
-    np.testing.assert_allclose(world, (-(-40 + 0.7 * 30), -(-50 + 0.7 * 18), 12.5), atol=0.1)
-
-
-def test_a_header_that_lacks_what_a_segmentation_needs_costs_no_more_than_the_segmentation(weights, bright, tmp_path):
-    new = slice_dataset(np.where(tiny.disc((40, 44), (18, 30)), 30, -900), 10, 1, '1.2.4')
-    del new.StudyInstanceUID
-    new.save_as(tmp_path / 'a.dcm', enforce_file_format=True)
-    assert run(weights, tmp_path / 'a.dcm', tmp_path / 'out', '--at=30,18') == 0
-    found = summary(tmp_path / 'out', 'a.dcm')
-    assert 'segmentation.dcm' not in found['files'] and 'no DICOM-SEG' in found['warnings'][0]
-    assert np.asarray(nibabel.load(tmp_path / 'out/a.dcm/samples.nii.gz').dataobj)[..., 1].any()
+    assert tiny.summary(tmp_path / 'out', 'v.nii.gz')['area']['unit'] == 'mm^2'
 
 
 def write_nifti(path, mask, spacing):
@@ -211,7 +116,7 @@ def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
     checkpoint.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
     mask = tiny.disc((60, 64), (33, 21), radius)
     write_nifti(tmp_path / 'a.nii', mask, spacing)
-    assert run(tmp_path / 'w.safetensors', tmp_path / 'a.nii', tmp_path / 'out', '--at=21,33') == 0
+    assert tiny.run_predict(tmp_path / 'w.safetensors', tmp_path / 'a.nii', tmp_path / 'out', '--at=21,33') == 0
     drawn = np.asarray(nibabel.load(tmp_path / 'out/a.nii/samples.nii.gz').dataobj)[:, :, 0, 1].T > 0
     assert drawn.shape == mask.shape
     assert np.abs(np.argwhere(drawn).mean(0) - np.argwhere(mask).mean(0)).max() < 0.5
@@ -219,7 +124,7 @@ def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
     # The disc in the crop is as large as its millimetres and the spacing of the weights say.
     wanted = mask.sum() * np.prod(spacing) / (trained or 0.5) ** 2
     assert abs((bright[0] > 0.5).sum() / wanted - 1) < 0.15
-    assert any('resampled' in warning for warning in summary(tmp_path / 'out', 'a.nii')['warnings'])
+    assert any('resampled' in warning for warning in tiny.summary(tmp_path / 'out', 'a.nii')['warnings'])
 
 
 def test_what_cannot_be_brought_to_the_training_range_is_named(weights, bright, tmp_path, capfd):
@@ -228,7 +133,7 @@ def test_what_cannot_be_brought_to_the_training_range_is_named(weights, bright, 
     config.data.spacing = 0.7
     checkpoint.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
     Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / 'grey.png')
-    assert run(tmp_path / 'w.safetensors', tmp_path / 'grey.png', tmp_path / 'out', '--at=9,9') == 0
+    assert tiny.run_predict(tmp_path / 'w.safetensors', tmp_path / 'grey.png', tmp_path / 'out', '--at=9,9') == 0
     said = capfd.readouterr().err
     assert 'grey.png: no HU: its 8-bit range is taken as -1000 to 400 HU' in said
     assert 'grey.png: pixel spacing unknown' in said
@@ -239,13 +144,13 @@ def test_masks_depend_on_seed_and_content_alone(weights, tmp_path, monkeypatch):
     folder = tmp_path / 'in'
     folder.mkdir()
     for number in range(11):
-        Image.fromarray(rng.integers(0, 255, (SIZE, SIZE), np.uint8)).save(folder / f'{number:02}.png')
-    assert run(weights, folder, tmp_path / 'all') == 0
+        Image.fromarray(rng.integers(0, 255, (tiny.SIZE, tiny.SIZE), np.uint8)).save(folder / f'{number:02}.png')
+    assert tiny.run_predict(weights, folder, tmp_path / 'all') == 0
     (tmp_path / 'other name.png').write_bytes((folder / '09.png').read_bytes())
     one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), sharding.AXES)
     monkeypatch.setattr(sharding, 'local_mesh', lambda: one)
-    assert run(weights, tmp_path / 'other name.png', tmp_path / 'one') == 0
-    assert run(weights, tmp_path / 'other name.png', tmp_path / 'seed', '--seed=1') == 0
+    assert tiny.run_predict(weights, tmp_path / 'other name.png', tmp_path / 'one') == 0
+    assert tiny.run_predict(weights, tmp_path / 'other name.png', tmp_path / 'seed', '--seed=1') == 0
     read = lambda folder: np.stack([np.asarray(Image.open(folder / f'samples_{i:02}.png')) for i in range(4)])
     (alone,), (other,) = ([p for p in (tmp_path / n).iterdir() if p.is_dir()] for n in ('one', 'seed'))
     together = read(tmp_path / 'all' / '09.png')
@@ -254,153 +159,6 @@ def test_masks_depend_on_seed_and_content_alone(weights, tmp_path, monkeypatch):
     assert (read(alone) == together).mean() > 0.999
     assert (read(other) != together).mean() > 0.01
     assert (read(tmp_path / 'all' / '08.png') != together).mean() > 0.01
-
-
-def lying_png(width, height):
-    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
-    return (
-        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'\0' * 99)) + chunk(b'IEND', b'')
-    )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Seven good files, some with hostile names, and five faulty ones."""
-    folder = tmp_path / 'in'
-    (folder / 'sub').mkdir(parents=True)
-    names = [
-        'a.png',
-        'A.png',
-        '<img src=x onerror=alert(1)>.png',
-        '..\\..\\x.png',
-        '=1+1.png',
-        'sub/a.png',
-        'sub_a.png',
-    ]
-    for number, name in enumerate(names):
-        Image.fromarray(np.where(tiny.disc((20, 20), (9, 9)), 200 + number, 9).astype(np.uint8)).save(folder / name)
-    (folder / 'huge.png').write_bytes(lying_png(60_000, 60_000))
-    write_nifti(folder / 'lies.nii', tiny.disc((20, 20), (9, 9)), (1, 1))
-    lies = bytearray((folder / 'lies.nii').read_bytes())
-    lies[42:48] = struct.pack('<3h', 4000, 4000, 900)
-    (folder / 'lies.nii').write_bytes(lies)
-    (folder / 'cut.png').write_bytes((folder / 'a.png').read_bytes()[:60])
-    (folder / 'empty.nii.gz').write_bytes(b'')
-    (folder / 'text.dcm').write_text('hello')
-    (folder / 'notes.txt').write_text('not an image')
-    return folder, names, ['cut.png', 'empty.nii.gz', 'huge.png', 'lies.nii', 'text.dcm']
-
-
-def test_a_faulty_file_is_named_and_the_rest_goes_on(weights, bright, folder, tmp_path, capfd):
-    source, good, faulty = folder
-    output = tmp_path / 'x' / 'out'
-    assert run(weights, source, output) == 2
-    said = capfd.readouterr().err
-    assert all(any(name in line for line in said.splitlines()) for name in faulty)
-    assert '1 other file skipped' in said and '5 of 12 cases failed' in said and 'Traceback' not in said
-    folders = [p for p in output.iterdir() if p.is_dir()]
-    assert len(folders) == len(good)
-    assert len({p.name.lower() for p in folders}) == len(good), 'names must differ where case does not count'
-    assert all(p.resolve().parent == output.resolve() for p in folders)
-    assert {summary(output, p.name)['input'] for p in folders} == set(good)
-    with (output / 'predictions.csv').open(newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 12 and [row['input'] for row in rows if row['error']] == faulty
-    assert not any(row['input'].startswith('=') for row in rows)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['in', 'x'], 'nothing is written outside the output'
-
-
-def test_an_interrupted_run_goes_on_where_it_was_and_leaves_nothing_half_written(
-    weights, bright, folder, tmp_path, monkeypatch
-):
-    source, good, _ = folder
-    output = tmp_path / 'out'
-    write = predict_output.write_masks
-
-    def interrupted(where, *arguments):
-        if len([p for p in output.iterdir() if p.is_dir() and not p.name.startswith('.')]) == 3:
-            (where / 'samples_00.png').write_bytes(b'half')
-            raise KeyboardInterrupt
-        return write(where, *arguments)
-
-    monkeypatch.setattr(predict_output, 'write_masks', interrupted)
-    assert run(weights, source, output) == 130
-    assert len(list(output.glob('*/summary.json'))) == 3
-    (output / '.partial-left by a killed run').mkdir()
-    monkeypatch.setattr(predict_output, 'write_masks', write)
-    before = {p: p.stat().st_mtime_ns for p in output.glob('*/*')}
-    bright.clear()
-    assert run(weights, source, output) == 2
-    assert len(bright) == 4 * (len(good) - 3), 'only what was left is drawn, four tiles a case'
-    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
-    assert len(list(output.glob('*/summary.json'))) == len(good)
-    assert not list(output.glob('.partial*'))
-
-
-def test_other_settings_or_content_make_a_case_anew(weights, bright, tmp_path):
-    path, output = tmp_path / 'a.png', tmp_path / 'out'
-    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (9, 9)), 200, 9).astype(np.uint8)).save(path)
-    counts = []
-    for more in ((), (), ('--seed=1',), ('--seed=1',), ('--seed=1', '--num_samples=2')):
-        assert run(weights, path, output, *more) == 0
-        counts.append(len(bright))
-    assert counts == [1, 1, 2, 2, 3]
-    assert not (output / 'a.png' / 'samples_02.png').exists(), 'nothing of the four samples before is left'
-    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (5, 5)), 200, 9).astype(np.uint8)).save(path)
-    assert run(weights, path, output, '--seed=1', '--num_samples=2') == 0
-    assert len(bright) == 4
-
-
-def test_a_case_that_lost_a_file_is_made_anew_and_foreign_folders_stay_out_of_the_page(weights, bright, tmp_path):
-    path, output = tmp_path / 'a.png', tmp_path / 'out'
-    Image.fromarray(np.where(tiny.disc((SIZE, SIZE), (9, 9)), 200, 9).astype(np.uint8)).save(path)
-    (output / 'mine').mkdir(parents=True)
-    (output / 'mine' / 'summary.json').write_text('[]')
-    assert run(weights, path, output) == 0
-    (output / 'a.png' / 'samples_01.png').unlink()
-    assert run(weights, path, output) == 0
-    assert len(bright) == 2 and (output / 'a.png' / 'samples_01.png').is_file()
-    assert 'mine' not in (output / 'index.html').read_text()
-
-
-def test_results_in_the_input_folder_are_no_input(weights, bright, tmp_path, monkeypatch):
-    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert run(weights, '.', 'out') == 0
-    assert [p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()] == ['a.png']
-
-
-def test_a_folder_of_the_users_own_is_not_overwritten(weights, bright, tmp_path, capfd):
-    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
-    (tmp_path / 'out' / 'a.png').mkdir(parents=True)
-    (tmp_path / 'out' / 'a.png' / 'thesis.txt').write_text('precious')
-    assert run(weights, tmp_path / 'a.png', tmp_path / 'out') == 2
-    assert 'is in the way' in capfd.readouterr().err
-    assert (tmp_path / 'out' / 'a.png' / 'thesis.txt').read_text() == 'precious'
-
-
-@pytest.mark.parametrize(
-    ('more', 'said'),
-    [
-        (['--at=5'], "'5' is no point"),
-        (['--at=500,5'], 'lies outside its 20x20x1 pixels'),
-        (['--num_steps=2000'], 'more than the 1000 steps'),
-        (['--num_samples=0'], 'out of range'),
-        (['--nonsense=1'], 'unrecognized arguments'),
-        (['--input=nowhere.png'], 'no such file or folder'),
-        (['--checkpoint=nowhere'], 'does not exist'),
-    ],
-)
-def test_mistakes_end_in_one_line_and_status_two(weights, bright, tmp_path, capfd, more, said):
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / 'a.png')
-    try:
-        status = run(weights, tmp_path / 'a.png', tmp_path / 'out', *more)
-    except SystemExit as left:
-        status = left.code
-    error = capfd.readouterr().err
-    assert status == 2 and said in error and 'Traceback' not in error
 
 
 def write_rated(folder, size=(30, 40)):
@@ -417,7 +175,7 @@ def test_masks_beside_an_image_are_its_raters_and_no_cases(weights, bright, tmp_
     write_rated(tmp_path / 'in' / 'case1')
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / 'in' / 'mask_of_nothing.png')
     source = tmp_path / 'in' / 'case1' / 'image.png' if alone else tmp_path / 'in'
-    assert run(weights, source, tmp_path / 'out', '--at=24,13') == 0
+    assert tiny.run_predict(weights, source, tmp_path / 'out', '--at=24,13') == 0
     found = {json.loads(p.read_text())['input']: p.parent for p in (tmp_path / 'out').glob('*/summary.json')}
     assert set(found) == ({'image.png'} if alone else {'case1/image.png', 'mask_of_nothing.png'})
     case = found[min(found)]
@@ -430,7 +188,7 @@ def test_a_raters_mask_that_changed_makes_the_case_anew_and_one_that_does_not_fi
     weights, bright, tmp_path, capfd
 ):
     write_rated(tmp_path / 'in')
-    again = lambda: run(weights, tmp_path / 'in', tmp_path / 'out', '--at=24,13')
+    again = lambda: tiny.run_predict(weights, tmp_path / 'in', tmp_path / 'out', '--at=24,13')
     assert [again(), again()] == [0, 0] and len(bright) == 1
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / 'in' / 'mask_bob.png')
     assert again() == 0 and len(bright) == 2
@@ -446,7 +204,7 @@ def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
         mask = tiny.disc((40, 40), (10, 10)) | tiny.disc((40, 40), (30, 28))
         Image.fromarray(np.where(mask, 200, 9).astype(np.uint8)).save(tmp_path / 'in' / name)
     (tmp_path / 'points.csv').write_text('file,x,y\na.png,10,10\nb.png,28,30\nb.png,10,10\n')
-    assert run(weights, tmp_path / 'in', tmp_path / 'out', f'--at={tmp_path / "points.csv"}') == 0
+    assert tiny.run_predict(weights, tmp_path / 'in', tmp_path / 'out', f'--at={tmp_path / "points.csv"}') == 0
     areas = {p.parent.name: json.loads(p.read_text())['area']['p95'] for p in tmp_path.glob('out/*/summary.json')}
     assert set(areas) == {'a.png', 'b.png'} and areas['b.png'] == 2 * areas['a.png']
     cases, _ = predict_cases.find_cases(tmp_path / 'in', tmp_path / 'out')
@@ -457,19 +215,8 @@ def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
 
 def test_a_volume_needs_a_slice_for_each_point(weights, bright, tmp_path, capfd):
     nibabel.save(nibabel.Nifti1Image(np.zeros((20, 20, 5), np.int16), np.diag([1, 1, 3, 1])), tmp_path / 'v.nii')
-    assert run(weights, tmp_path / 'v.nii', tmp_path / 'out', '--at=3,3') == 2
+    assert tiny.run_predict(weights, tmp_path / 'v.nii', tmp_path / 'out', '--at=3,3') == 2
     assert 'v.nii: has 5 slices: give points as x,y,z' in capfd.readouterr().err
-
-
-def test_series_that_share_a_folder_are_cases_of_their_own(tmp_path):
-    for series in ('1.2.4', '1.2.6'):
-        for number in range(2):
-            new = slice_dataset(np.zeros((20, 20)), 2.0 * number, number, series)
-            new.save_as(tmp_path / f'{series}-{number}.dcm', enforce_file_format=True)
-    slice_dataset(np.zeros((20, 20)), 0, 9, '1.2.8').save_as(tmp_path / 'single.dcm', enforce_file_format=True)
-    cases, _ = predict_cases.find_cases(tmp_path, tmp_path / 'out')
-    assert sorted(len(case.files) for case in cases) == [1, 2, 2]
-    assert len({case.name for case in cases}) == 3 and 'single.dcm' in {case.name for case in cases}
 
 
 def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
@@ -490,14 +237,14 @@ def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, 'load_weights', lambda *_: ({}, 0))
     wanted = np.where(tiny.disc((40, 40), (20, 20), 4), 2, np.where(tiny.disc((40, 40), (20, 20), 8), 1, 0))
     Image.fromarray(np.array([9, 130, 240], np.uint8)[wanted]).save(tmp_path / 'a.png')
-    assert run(weights, tmp_path / 'a.png', tmp_path / 'out') == 0
+    assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out') == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'out/a.png/samples_00.png')), wanted)
     assert (np.asarray(Image.open(tmp_path / 'out/a.png/disagreement.png')) == 0).all()
 
 
 def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tmp_path):
     params, saved, step = checkpoint.load_safetensors(weights)
-    assert checkpoint.load_config(weights).data.image_size == SIZE
+    assert checkpoint.load_config(weights).data.image_size == tiny.SIZE
     from ambdiff.config import default
 
     class Older:
@@ -522,8 +269,8 @@ def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
     with checkpoint.Checkpointer(tmp_path / 'work') as checkpointer:
         for step in (3, 5):
             checkpointer.save(step, {'step': np.int32(step)}, {'ema': params}, config)
-    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / 'a.png')
+    Image.fromarray(np.zeros((tiny.SIZE, tiny.SIZE), np.uint8)).save(tmp_path / 'a.png')
     for source, step in (('work', 5), ('work/checkpoints/3', 3)):
         output = tmp_path / f'out{step}'
-        assert run(tmp_path / source, tmp_path / 'a.png', output, '--num_steps=1') == 0
-        assert summary(output, 'a.png')['weights']['step'] == step
+        assert tiny.run_predict(tmp_path / source, tmp_path / 'a.png', output, '--num_steps=1') == 0
+        assert tiny.summary(output, 'a.png')['weights']['step'] == step

@@ -1,10 +1,12 @@
 """A model, a data set and a config small enough to compile in seconds, shared by the tests."""
 
+import json
+
 import h5py
 import jax
 import numpy as np
 
-from ambdiff import checkpoint, methods
+from ambdiff import checkpoint, methods, predict
 from ambdiff.config import default, learns_fast
 
 SIZE = 16  # pixels of the model's images
@@ -85,8 +87,19 @@ def write_weights(path):
     return path
 
 
+def run_predict(weights, source, output, *more):
+    """The exit status of python -m ambdiff.predict with few samples and steps."""
+    flags = (f'--checkpoint={weights}', f'--input={source}', f'--output={output}', '--num_samples=4', '--num_steps=2')
+    return predict.main([*flags, *more])
+
+
 def draw_bright(model, crops, folds):
     """In place of predict.Model.draw: marks what is brighter than the middle, and leaves sample 0 empty."""
     masks = np.repeat(crops[:, None, ..., 0] > 0.5, model.config.sample.num_samples, 1)
     masks[:, 0] = False
     return masks
+
+
+def summary(output, name):
+    """What predict says of a case."""
+    return json.loads((output / name / 'summary.json').read_text())

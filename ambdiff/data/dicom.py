@@ -53,6 +53,7 @@ def read_series(source: str | os.PathLike | Iterable[str | os.PathLike], *, mend
         spacing=(gap, *first.spacing),
         affine=affine,
         files=tuple(str(piece.file) for piece in slices),
+        frames=tuple(piece.frame for piece in slices),
         notes=tuple(dict.fromkeys((*notes, *(note for piece in slices for note in piece.notes)))),
     )
 

@@ -26,6 +26,7 @@ class Volume:
       file_axes: the file's own array axis that slices, rows and columns lie along.
       file_flips: whether slices, rows and columns run against that axis.
       files: DICOM only: the file of each slice.
+      frames: DICOM only: the frame of that file each slice is, counted from 0.
       notes: what was converted or left out in reading, a phrase each.
     """
 
@@ -36,6 +37,7 @@ class Volume:
     file_axes: tuple[int, int, int] = (0, 1, 2)
     file_flips: tuple[bool, bool, bool] = (False, False, False)
     files: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_file_order(self, result: np.ndarray) -> np.ndarray:
