@@ -4,7 +4,7 @@
       --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
 
 Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error over
-images.
+images. `difference` is GED less the first row's, image by image, whose error is far smaller than that of either.
 """
 
 import itertools
@@ -34,14 +34,17 @@ def compare(config):
         f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(cases.names)} images, '
         f"N = {config.sample.num_samples}, seed {config.seed}, {cases.empty_share():.1%} of the raters' masks empty"
     )
+    first = None
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
         draw = evaluate.Drawer(config, methods.create(config), mesh)
         samples = draw(params, cases.images, evaluate.image_keys(key, range(len(cases.names))))
-        means, errors = metrics.summarize(
-            metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
-        )
-        shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou'))
+        values = metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
+        ged = np.asarray(values['ged'])
+        first = ged if first is None else first
+        values['difference'] = ged - first
+        means, errors = metrics.summarize(values)
+        shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou', 'difference'))
         share = np.mean(~samples.any((2, 3)))
         print(f'steps {steps:>4} eta {eta:>4} {noise:12} {shown} empty {share:.1%}', flush=True)
 
