@@ -76,6 +76,9 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, loss_key = jax.random.split(key)
+        if config.data.warp:
+            warp_key = jax.random.fold_in(augment_key, 1)
+            batch = augment.warp(batch, warp_key, config.data.warp, config.data.upright)
         if config.data.augment:
             change = augment.mirror if config.data.upright else augment.flips_and_turns
             batch = change(batch, augment_key)

@@ -44,7 +44,9 @@ def compare(config):
         first = ged if first is None else first
         values['difference'] = ged - first
         means, errors = metrics.summarize(values)
-        shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou', 'difference'))
+        shown = ' '.join(
+            f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou', 'difference')
+        )
         share = np.mean(~samples.any((2, 3)))
         print(f'steps {steps:>4} eta {eta:>4} {noise:12} {shown} empty {share:.1%}', flush=True)
 

@@ -18,7 +18,7 @@ def data(tmp_path_factory):
 
 def compiled_run(data, **fields):
     """(the compiled run, losses of three steps, the state after them)."""
-    config = tiny.config(data, **{'model.channel_mult': (1, 2), **fields})
+    config = tiny.config(data, **{'model.channel_mult': (1, 2), 'data.warp': 0.25, **fields})
     run = train._Run(config)
     state = run.start()
     run.compile(state)
