@@ -103,8 +103,7 @@ def default() -> ConfigDict:
     sample.eta = 0.0  # 'ddim': 0 = deterministic given the start, 1 = ancestral variance
     sample.num_steps = 1000  # network evaluations a mask, 1 .. diffusion.num_steps
     sample.num_samples = 16  # masks an image (N)
-    sample.noise = 'independent'  # an image's N masks: 'independent', 'stratified' starts, or 'support_points' of more
-    sample.candidates = 4  # 'support_points': draws, at most, that the evaluations of a mask are shared among
+    sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
     sample.start = 'noise'  # 'noise' or 'level_set' (needs prediction 'x0'): where the reverse process starts
     sample.level_time = 0.8  # 'level_set': the share of the process that is left after it
     sample.symmetries = False  # each of the N masks in another of the image's eight orientations
@@ -127,7 +126,7 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     """Changes a config to what learns best in little time, and returns it.
 
     x0 by sigmoid and cross-entropy (the masks are binary), masks in {-1, 1}, a U-Net at a quarter of the resolution,
-    and sampling in sixteen evaluations: support points of four draws from stratified level sets.
+    and sampling in eight evaluations from stratified level sets.
     """
     config.model.channels = 64
     config.model.channel_mult = (1, 2)
@@ -157,9 +156,10 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.train.sample_every = 1000
     config.train.sample_images = 32
     config.sample.sampler = 'ddim'
-    config.sample.num_steps = 16
-    config.sample.noise = 'support_points'
+    config.sample.num_steps = 8
+    config.sample.noise = 'stratified'
     config.sample.start = 'level_set'
+    config.sample.level_time = 0.6
     config.sample.symmetries = True
     config.sample.memory_mib = 256.0
     return config
@@ -177,8 +177,6 @@ def learns_in_minutes(config: ConfigDict) -> ConfigDict:
     config.train.checkpoint_every = 100
     config.train.sample_every = 300
     config.train.sample_images = 16
-    config.sample.num_steps = 8
-    config.sample.noise = 'stratified'
     config.sample.level_time = 0.85
     config.evaluate.max_images = 80
     return config

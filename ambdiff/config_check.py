@@ -12,7 +12,7 @@ _CHOICES = {
     'method.amn_input': ('xt', 'x0'),
     'method.acn_input': ('reverse_step', 'eps'),
     'sample.sampler': ('ancestral', 'ddim'),
-    'sample.noise': ('independent', 'stratified', 'support_points'),
+    'sample.noise': ('independent', 'stratified'),
     'sample.start': ('noise', 'level_set'),
     'model.dtype': ('float32', 'bfloat16'),
 }
@@ -42,7 +42,6 @@ _RANGES = {
     'train.max_rollbacks': (0, _MANY),
     'sample.eta': (0, 1),
     'sample.num_samples': (1, _MANY),
-    'sample.candidates': (1, _MANY),
     'sample.level_time': (0.01, 1),
     'sample.memory_mib': (0, _MANY),
     'evaluate.max_images': (0, _MANY),

@@ -74,8 +74,6 @@ class Model:
 
         self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
         self.config.sample.num_samples, self.config.sample.num_steps = flags.num_samples, flags.num_steps
-        # Mask n of a slice belongs to mask n of the slices and tiles beside it; a choice in each would part them.
-        self.config.sample.candidates = 1
         self.config.seed, self.config.mesh = flags.seed, default().mesh
         if flags.num_steps > self.config.diffusion.num_steps:
             most = self.config.diffusion.num_steps

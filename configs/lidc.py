@@ -5,7 +5,7 @@
 Variants, as --config=configs/lidc.py:VARIANT
   (none)    CIMD as in the paper: 128x128, eps-prediction, 85.6 M parameters, 1000 steps a mask
   released  CIMD as its released code runs it (docs/parity.md lists the differences)
-  small     64x64, x0-prediction with cross-entropy, 16 network evaluations a mask:
+  small     64x64, x0-prediction with cross-entropy, 8 network evaluations a mask:
             about an hour on two CPU cores; expected result in the README
   simulated the same kind of model for minutes, real outlines on simulated images; needs no data (configs/demo.py)
   pod       the paper's setting in bfloat16 on as many accelerators as there are

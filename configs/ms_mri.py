@@ -7,7 +7,7 @@ the subject that is tested.
 
 Variants, as --config=configs/ms_mri.py:VARIANT
   (none)     CIMD as in the paper: 128x128, four channels, eps-prediction, 85.6 M parameters, 1000 steps a mask
-  small      64x64 pixels of 2 mm, x0-prediction with cross-entropy, 16 network evaluations a mask: about an hour on two
+  small      64x64 pixels of 2 mm, x0-prediction with cross-entropy, 8 network evaluations a mask: about an hour on two
              CPU cores
   simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data. Expected with
              80 test images and N = 16: GED16 0.293 +- 0.014; fresh answers of the simulated raters, which a perfect

@@ -10,7 +10,7 @@ import tiny
 
 from ambdiff import methods
 from ambdiff.config import default
-from ambdiff.diffusion import samplers
+from ambdiff.diffusion import gaussian, samplers
 
 BATCH = {
     'image': np.random.default_rng(0).random((4, 16, 16, 1), np.float32),
@@ -117,30 +117,24 @@ def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():
     np.testing.assert_array_equal(strata, np.tile(np.arange(8), (200, 1)))
 
 
-@pytest.mark.parametrize(('steps', 'candidates', 'expected'), [(16, 4, 4), (8, 4, 4), (6, 4, 3), (4, 4, 2), (3, 4, 1)])
-def test_candidates_share_the_evaluations_of_a_mask_and_take_two_at_least(steps, candidates, expected):
-    fields = {'sample.num_steps': steps, 'sample.noise': 'support_points', 'sample.candidates': candidates}
-    single = methods.create(tiny.config('unused', **fields | {'sample.noise': 'stratified'}))
-    method = methods.create(tiny.config('unused', **fields))
-    assert method.bytes_per_mask(16) == expected * single.bytes_per_mask(16)
+def test_the_noise_that_a_level_set_goes_on_from_covers_every_direction_evenly(monkeypatch):
+    from scipy.stats import norm
 
-
-def test_support_points_are_some_of_the_masks_that_stratified_starts_give():
-    """Two of the four evaluations for each of 2 N draws, in one part or several."""
-    fields = {'sample.noise': 'support_points', 'sample.num_steps': 4}
-    method = methods.create(tiny.config('unused', **fields))
-    params = jax.jit(method.init)(jax.random.key(0), BATCH)
-    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-    keys = jax.random.split(jax.random.key(4), 4)
-    draw = lambda m, n, parts: np.asarray(jax.jit(lambda x: m.sample(params, x, keys, n, parts))(BATCH['image']))
-    chosen = draw(method, 4, 1)
-    np.testing.assert_array_equal(chosen, draw(method, 4, 2))
-    fields = {'sample.noise': 'stratified', 'sample.num_steps': 2}
-    pool = draw(methods.create(tiny.config('unused', **fields)), 8, 1)
-    for image in range(4):
-        ranks = [np.flatnonzero((pool[image] == mask).all((1, 2)))[0] for mask in chosen[image]]
-        assert len({mask.tobytes() for mask in pool[image]}) > 4
-        assert ranks == sorted(ranks)
+    seen = []
+    q_sample = gaussian.GaussianDiffusion.q_sample
+    note = lambda process, x0, t, noise: seen.append(np.asarray(noise)) or q_sample(process, x0, t, noise)
+    monkeypatch.setattr(gaussian.GaussianDiffusion, 'q_sample', note)
+    keys = jax.random.split(jax.random.key(5), 2)
+    even = {}
+    for noise in ('stratified', 'independent'):
+        method = methods.create(tiny.config('unused', **{'sample.noise': noise}))
+        params = jax.jit(method.init)(jax.random.key(0), BATCH)
+        method.sample(params, BATCH['image'][:2], keys, 8)
+        lowest = seen.pop().reshape(2, 8, -1).mean(-1) * 16
+        strata = np.sort(np.floor(norm.cdf(lowest) * 8), axis=1)
+        even[noise] = bool((strata == np.arange(8)).all())
+    assert not seen
+    assert even == {'stratified': True, 'independent': False}
 
 
 def test_posterior_target_changes_the_loss_only_where_raters_differ():

@@ -4,14 +4,13 @@ import csv
 import struct
 import zlib
 
-import jax
 import nibabel
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import checkpoint, evaluate, methods, predict, predict_output, sharding
+from ambdiff import predict_output
 
 
 def lying_png(width, height):
@@ -159,19 +158,3 @@ def test_mistakes_end_in_one_line_and_status_two(weights, bright, tmp_path, capf
         status = left.code
     error = capfd.readouterr().err
     assert status == 2 and said in error and 'Traceback' not in error
-
-
-def test_no_choice_among_candidates_parts_mask_n_of_slices_side_by_side(weights, tmp_path):
-    """The weights' own config draws support points; predict gives all stratified draws, in their order."""
-    config = checkpoint.load_config(str(weights))
-    assert config.sample.noise == 'support_points'
-    flags = [f'--checkpoint={weights}', '--input=in', f'--output={tmp_path}', '--num_samples=4', '--num_steps=4']
-    model = predict.Model(predict.parse_flags(flags))
-    crops = np.random.default_rng(3).random((2, tiny.SIZE, tiny.SIZE, 1), np.float32)
-    folds = np.asarray([5, 5], np.uint32)
-    config.sample.update(noise='stratified', num_samples=4, num_steps=4)
-    mesh = sharding.local_mesh()
-    params, _ = checkpoint.load_weights(str(weights), config, sharding.replicated(mesh))
-    plain = evaluate.Drawer(config, methods.create(config), mesh)
-    expected = plain(params, crops, evaluate.image_keys(jax.random.key(0), folds))
-    np.testing.assert_array_equal(model.draw(crops, folds), expected)

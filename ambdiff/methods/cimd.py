@@ -17,8 +17,7 @@ target; the gradient loses the chance of the draw where x_t does not tell the ra
 Sampling runs the denoiser alone, from N starts an image. A start is standard normal; with noise 'stratified' the N
 starts of one image are a Latin hypercube sample in the cosine basis: each start is still exactly N(0, I), but together
 they cover every direction evenly (McKay et al. 1979), so that N masks show the shares of the answers with less chance.
-With 'support_points' the evaluations of a mask are shared among up to `candidates` such draws, of at least two
-evaluations each, and the N of them are kept that stand for all best (`diffusion/support_points.py`).
+So are the levels of a level set and the noise that it goes on from.
 
 Start 'level_set' spends the first evaluation on the share p of raters that mark each pixel and goes on from the noised
 set {p > level}, level ~ U(0, 1) (`diffusion/samplers.py`): with few steps it keeps the shares of rare answers, above
@@ -37,7 +36,7 @@ import numpy as np
 import optax
 
 from ambdiff import symmetries
-from ambdiff.diffusion import samplers, support_points
+from ambdiff.diffusion import samplers
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
 from ambdiff.models import gaussian_encoder
@@ -222,15 +221,7 @@ class CIMD:
 
     def bytes_per_mask(self, image_size: int) -> int:
         """Device memory that sampling one mask takes, for choosing chunks; an estimate from above."""
-        return self.unet.activation_bytes(image_size, image_size) * self._candidates()
-
-    def _candidates(self) -> int:
-        """Draws for each mask that is kept."""
-        if self.sampling.noise != 'support_points':
-            return 1
-        steps = self.sampling.num_steps
-        fits = (c for c in range(1, self.sampling.candidates + 1) if steps % c == 0 and steps >= 2 * c)
-        return max(fits, default=1)
+        return self.unet.activation_bytes(image_size, image_size)
 
     def turns(self, num_samples: int) -> Array:
         """The symmetry [N] that each mask of an image is drawn under; of images with a top only the mirror."""
@@ -251,19 +242,9 @@ class CIMD:
         Returns:
           [B, N, H, W] bool, or uint8 labels where data.num_classes > 1.
         """
-        candidates = self._candidates()
-        masks = self._draw(params, images, keys, candidates * num_samples, parts, self.sampling.num_steps // candidates)
-        if candidates == 1:
-            return masks
-        classes = max(self.diffusion.num_channels - 1, 1)
-        choose = lambda drawn: support_points.choose(support_points.distances(drawn, classes), num_samples)
-        return jax.vmap(lambda drawn: drawn[choose(drawn)])(masks)
-
-    def _draw(self, params: Params, images: Array, keys: Array, num_samples: int, parts: int, num_steps: int) -> Array:
-        """`sample` without a choice: N masks of num_steps evaluations each."""
         batch, height, width, _ = images.shape
         shape = (height, width, self.diffusion.num_channels)
-        process, steps = self.diffusion, num_steps
+        process, steps = self.diffusion, self.sampling.num_steps
         from_level_set = self.sampling.start == 'level_set'
         if from_level_set:
             # One evaluation goes into the start; with no other left, the level set is the answer.
@@ -274,12 +255,12 @@ class CIMD:
         row_keys = jax.vmap(fold)(keys)
         noise_key, level_key, again_key = (lambda key, i=i: jax.random.fold_in(key, 2**31 - i) for i in (1, 2, 3))
         stratified = lambda key_of: jax.vmap(lambda k: samplers.stratified_noise(key_of(k), num_samples, shape))(keys)
-        if self.sampling.noise == 'independent':
-            start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
-            levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
-        else:
+        if self.sampling.noise == 'stratified':
             start = stratified(noise_key)
             levels = jax.vmap(lambda k: samplers.stratified_levels(level_key(k), num_samples))(keys)
+        else:
+            start = jax.vmap(lambda k: samplers.row_noise(k, self.diffusion.num_steps, shape))(row_keys)
+            levels = jax.vmap(lambda k: jax.random.uniform(level_key(k), (num_samples,)))(keys)
         turns = jnp.broadcast_to(self.turns(num_samples), (batch, num_samples))
 
         def by_parts(draw, *arrays):
@@ -314,13 +295,13 @@ class CIMD:
             if self.sampling.symmetries:
                 share = jnp.broadcast_to(share.mean(1, keepdims=True), share.shape)
             masks = samplers.level_set(share, levels)
-            if num_steps == 1:
+            if self.sampling.num_steps == 1:
                 return masks
             rows = (batch * num_samples,)
-            if self.sampling.noise == 'independent':
-                noise = samplers.row_noise(row_keys.reshape(rows), self.diffusion.num_steps + 1, shape)
-            else:
+            if self.sampling.noise == 'stratified':
                 noise = stratified(again_key).reshape(*rows, *shape)
+            else:
+                noise = samplers.row_noise(row_keys.reshape(rows), self.diffusion.num_steps + 1, shape)
             last = jnp.full(rows, process.num_steps - 1)
             start = process.to_range(process.one_hot(masks)).reshape(*rows, *shape)
             start = symmetries.turn(start, turns.reshape(rows))
