@@ -10,8 +10,9 @@ Variants, as --config=configs/ms_mri.py:VARIANT
   small      64x64 pixels of 2 mm, x0-prediction with cross-entropy, 8 network evaluations a mask: about an hour on two
              CPU cores
   simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data. Expected with
-             80 test images and N = 16: GED16 0.293 +- 0.014; fresh answers of the simulated raters, which a perfect
-             model would give, 0.142; the stored answers redrawn 0.017; masks of other patients 0.752
+             80 test images and N = 16: GED16 0.293 +- 0.014 (before the noise after a level set was stratified); fresh
+             answers of the simulated raters, which a perfect model would give, 0.142; the stored answers redrawn 0.017;
+             masks of other patients 0.752
 """
 
 from ambdiff.config import default, learns_fast, learns_in_minutes
