@@ -5,7 +5,7 @@
   python -m ambdiff.convert --to_safetensors=DIR --config=configs/lidc.py --output=weights.safetensors
 
 DIR is a workdir, or a file NAME.safetensors; a PyTorch file may be a .safetensors too, and then
-needs no torch. `ambdiff/torch_layout.py` has the names.
+needs no torch. `ambdiff/released/layout.py` has the names.
 
 The released code feeds a grey image four times over, beside x_t. A convolution is linear in its
 input, so summing the four kernels gives the same function of the image once: `fold_repeated_image`.
@@ -22,10 +22,12 @@ import numpy as np
 import safetensors
 from absl import app, flags, logging
 
-from ambdiff import checkpoint, methods, optim, torch_files, torch_layout
+from ambdiff import methods, optim
 from ambdiff.errors import UserError
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
+from ambdiff.released import files, layout
+from ambdiff.runtime import checkpoint
 
 _FIRST = 'input_blocks.0.0.weight'
 _RELEASED_COPIES = 4
@@ -128,7 +130,7 @@ def _fit_unet(module: UNet, in_channels: int, state_dict: Mapping[str, np.ndarra
         shapes = jax.eval_shape(module.init, jax.random.key(0), x, t)['params']
     except ValueError as error:
         raise UserError(f'no such network: {error}') from error
-    return torch_layout.fit(torch_layout.unet_name, shapes, state_dict)
+    return layout.fit(layout.unet_name, shapes, state_dict)
 
 
 def unet_to_torch(variables: Mapping, copies_of_image: int = 0) -> dict[str, np.ndarray]:
@@ -139,7 +141,7 @@ def unet_to_torch(variables: Mapping, copies_of_image: int = 0) -> dict[str, np.
       copies_of_image: 4 for the released code's input from a network of 2 input channels; 0 leaves
         the input as it is.
     """
-    state_dict = torch_layout.state_dict(torch_layout.unet_name, variables)
+    state_dict = layout.state_dict(layout.unet_name, variables)
     if copies_of_image:
         state_dict[_FIRST] = unfold_image_kernel(state_dict[_FIRST], copies_of_image)
     return state_dict
@@ -161,12 +163,12 @@ def encoder_from_torch(state_dict: Mapping[str, np.ndarray], latent_dim: int) ->
     x = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, mask)['params']
-    return module, torch_layout.fit(torch_layout.encoder_name, shapes, state_dict)
+    return module, layout.fit(layout.encoder_name, shapes, state_dict)
 
 
 def encoder_to_torch(variables: Mapping) -> dict[str, np.ndarray]:
     """The inverse of `encoder_from_torch`: a state_dict, float32, by PyTorch name."""
-    return torch_layout.state_dict(torch_layout.encoder_name, variables)
+    return layout.state_dict(layout.encoder_name, variables)
 
 
 def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:
@@ -180,7 +182,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
       UserError: the file is not to be trusted or does not fit the config, or `output` is taken.
     """
     method = methods.create(config)
-    state_dict = torch_files.read_state_dict(source)
+    state_dict = files.read_state_dict(source)
     channels = config.data.channels * config.method.image_repeats + 1
     if channels == 2 and _input_channels(state_dict) == _RELEASED_COPIES + 1:
         state_dict[_FIRST] = fold_image_kernel(state_dict[_FIRST])
@@ -250,7 +252,7 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     params, _ = _load(source, config)
     channels = config.data.channels * config.method.image_repeats + 1
     copies = _RELEASED_COPIES if channels == 2 else 0
-    torch_files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))
+    files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))
     return {
         'image_size': config.data.image_size,
         'in_channels': copies + 1 if copies else channels,

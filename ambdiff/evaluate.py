@@ -20,10 +20,11 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from ambdiff import baselines, hosts, methods, metrics, report, sharding
-from ambdiff.checkpoint import load_weights
+from ambdiff import baselines, methods, metrics, report
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+from ambdiff.runtime import hosts, sharding
+from ambdiff.runtime.checkpoint import load_weights
 
 logger = logging.getLogger(__name__)
 

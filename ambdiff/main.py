@@ -91,7 +91,7 @@ def run(argv: list[str]) -> int:
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     import jax
 
-    from ambdiff import hosts
+    from ambdiff.runtime import hosts
 
     several = _MULTIHOST.value or any(flag.value is not None for flag in (_ADDRESS, _PROCESSES, _PROCESS))
     if several:

@@ -1,6 +1,6 @@
 """python -m ambdiff.predict --checkpoint=WEIGHTS --input=FILE_OR_FOLDER --output=DIR: plausible masks for your images.
 
-Every case is a folder of DIR (`ambdiff.predict_output`); DIR/index.html shows all, DIR/predictions.csv lists them.
+Every case is a folder of DIR (`ambdiff.prediction.output`); DIR/index.html shows all, DIR/predictions.csv lists them.
 A case that is there already with the same content, weights and settings is skipped; with others it is made anew. A
 faulty file is named, the rest goes on, and the exit status is 2.
 
@@ -70,7 +70,8 @@ class Model:
     def __init__(self, flags: argparse.Namespace):
         import jax
 
-        from ambdiff import checkpoint, evaluate, methods, sharding
+        from ambdiff import evaluate, methods
+        from ambdiff.runtime import checkpoint, sharding
 
         self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
         self.config.sample.num_samples, self.config.sample.num_steps = flags.num_samples, flags.num_steps
@@ -143,8 +144,8 @@ class _Run:
 
     def prepare(self, case):
         """(case, volume, plan, settings, raters) of a case to draw, None for one that is done or faulty."""
-        from ambdiff import predict_output
-        from ambdiff.predict_input import Plan
+        from ambdiff.prediction import output as predict_output
+        from ambdiff.prediction.crops import Plan
 
         try:
             settings = self.settings(case, case.sha256())
@@ -198,7 +199,9 @@ class _Run:
 
     def write(self, case, volume, plan, settings, raters, drawn: list[np.ndarray]) -> None:
         """Writes the folder of a case, whole or not at all."""
-        from ambdiff import modes, predict_output, predict_page
+        from ambdiff import modes
+        from ambdiff.prediction import output as predict_output
+        from ambdiff.prediction import page as page
 
         data = self.model.config.data
         samples = plan.merge(iter(drawn), self.flags.num_samples, data.num_classes)
@@ -237,7 +240,7 @@ class _Run:
                 'files': files,
                 'settings': settings,
             }
-            predict_page.write_case(partial, plan, samples, raters, found, spacing, summary)
+            page.write_case(partial, plan, samples, raters, found, spacing, summary)
             (partial / 'summary.json').write_text(json.dumps(summary, indent=2), 'utf-8')
             predict_output.replace_folder(partial, self.output / case.name)
         except BaseException:
@@ -247,7 +250,8 @@ class _Run:
 
     def _points(self, plan, samples: np.ndarray, spacing, at: list) -> list[dict]:
         """The summary of each of several points, of what is drawn in its crop."""
-        from ambdiff import modes, predict_output
+        from ambdiff import modes
+        from ambdiff.prediction import output as predict_output
 
         result = []
         for point, (z, top, left, bottom, right) in zip(at, plan.boxes, strict=True):
@@ -262,7 +266,9 @@ def predict(flags: argparse.Namespace) -> int:
     Raises:
       UserError: a flag, the weights or the whole input cannot be used.
     """
-    from ambdiff import predict_cases, predict_output, predict_page
+    from ambdiff.prediction import cases as predict_cases
+    from ambdiff.prediction import output as predict_output
+    from ambdiff.prediction import page
 
     output = pathlib.Path(flags.output)
     cases, skipped = predict_cases.find_cases(pathlib.Path(flags.input), output)
@@ -283,7 +289,7 @@ def predict(flags: argparse.Namespace) -> int:
         finally:
             folders = predict_output.all_finished(output)
             predict_output.write_table(output, folders, run.failed)
-            predict_page.write_index(output, folders, run.failed)
+            page.write_index(output, folders, run.failed)
     print(f'{len(run.done)} of {len(cases)} cases done: {output / "index.html"}')
     if run.failed:
         return fail(f'{len(run.failed)} of {len(cases)} cases failed, named above and in {output / "predictions.csv"}')

@@ -1,6 +1,6 @@
 """The report of an evaluation: scores beside baselines, the two questions over all images, and cases to look at.
 
-One self-contained page (`ambdiff.report_page`); all text from outside is escaped.
+One self-contained page (`ambdiff.pages.frame`); all text from outside is escaped.
 """
 
 import html
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ambdiff import figures, plots
-from ambdiff.report_case import card, how_to_read, median_area, number
-from ambdiff.report_page import document, header, replace
+from ambdiff.pages import figures, plots
+from ambdiff.pages.case import card, how_to_read, median_area, number
+from ambdiff.pages.frame import document, header, replace
 
 # (key, heading, whether higher is better, what it says).
 METRICS = (

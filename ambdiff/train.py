@@ -18,12 +18,13 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import evaluate, faults, flops, hosts, methods, optim, report, sharding
+from ambdiff import evaluate, methods, optim, report
 from ambdiff import metrics as metrics_lib
-from ambdiff.checkpoint import Checkpointer, load_weights
 from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
-from ambdiff.metric_writer import MetricWriter
+from ambdiff.runtime import faults, flops, hosts, sharding
+from ambdiff.runtime.checkpoint import Checkpointer, load_weights
+from ambdiff.runtime.metric_writer import MetricWriter
 
 Array = jax.Array
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parents[1]), str(pathlib.Path(__file_
 import processes  # noqa: E402
 import tiny  # noqa: E402
 
-from ambdiff import checkpoint  # noqa: E402
+from ambdiff.runtime import checkpoint  # noqa: E402
 
 
 def weights(workdir, config):

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from ambdiff import evaluate, main, methods, metrics, sharding
-from ambdiff.checkpoint import load_weights
+from ambdiff import evaluate, main, methods, metrics
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+from ambdiff.runtime import sharding
+from ambdiff.runtime.checkpoint import load_weights
 
 _STEPS = flags.DEFINE_list('steps', ['4', '8', '16'], 'Network evaluations a mask.')
 _ETAS = flags.DEFINE_list('etas', ['0', '1'], 'DDIM eta.')

@@ -7,8 +7,11 @@ import tensorflow_datasets as tfds
 import tiny
 from PIL import Image
 
-from ambdiff.data import bone_us, case_files, folder, intensity, sources
+from ambdiff.data import folder, sources
+from ambdiff.data.bone_us import scans
 from ambdiff.data.example import SPLITS
+from ambdiff.data.files import cases as case_files
+from ambdiff.data.files import intensity
 from ambdiff.errors import UserError
 
 NAMES = [f'case{number:02d}' for number in range(10)]
@@ -175,7 +178,7 @@ def test_a_build_that_was_interrupted_goes_on_with_the_cases_it_has_not_read(tre
     assert sorted(read) == NAMES
 
 
-@pytest.mark.parametrize(('make', 'name'), [(bone_us.BoneUs, '64_resize'), (folder.Folder, '64_crop_full_range')])
+@pytest.mark.parametrize(('make', 'name'), [(scans.BoneUs, '64_resize'), (folder.Folder, '64_crop_full_range')])
 def test_tensorflow_datasets_builds_it_from_manual_dir(tree, tmp_path, make, name):
     builder = make(data_dir=tmp_path, config=name, file_format='array_record')
     config = tfds.download.DownloadConfig(manual_dir=tree)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ambdiff.data import bone_us_phantom as phantom
+from ambdiff.data.bone_us import phantom
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,9 @@ from test_sources import write_case as write_cimd_case
 from test_sources import write_hdf5
 
 from ambdiff.config import default
-from ambdiff.data import case_files, case_folder, cimd_folder, example, phiseg_hdf5, sources, splits
+from ambdiff.data import example, sources, splits
+from ambdiff.data.files import cases
+from ambdiff.data.layouts import case_folder, cimd_folder, phiseg_hdf5
 from ambdiff.errors import UserError
 
 
@@ -124,7 +126,7 @@ def test_volumes_stored_in_another_direction_than_their_masks_are_brought_togeth
     mask = nibabel.load(tmp_path / 'b' / 'mask_r0.nii.gz')
     save(tmp_path / 'b' / 'mask_r0.nii.gz', np.ascontiguousarray(np.asarray(mask.dataobj)[::-1, ::-1]), affine)
     data = settings(tmp_path, num_raters=2)
-    a, b = (case_files.read(case, data) for case in case_files.find(tmp_path))
+    a, b = (cases.read(case, data) for case in cases.find(tmp_path))
     np.testing.assert_array_equal(a.masks, b.masks)
 
 

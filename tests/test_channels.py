@@ -9,18 +9,20 @@ import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import checkpoint, convert, evaluate, methods, torch_files, train
+from ambdiff import convert, evaluate, methods, train
 from ambdiff.config import default
-from ambdiff.data import ms_mri_simulated
+from ambdiff.data.ms_mri import simulated
+from ambdiff.released import files
+from ambdiff.runtime import checkpoint
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """A short run on simulated MRI, trained and evaluated: (config, workdir, what evaluate returned)."""
     folder = tmp_path_factory.mktemp('channels')
-    whole = ms_mri_simulated.open_split
+    whole = simulated.open_split
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ms_mri_simulated, 'open_split', lambda *arguments: whole(*arguments, 12))
+        patch.setattr(simulated, 'open_split', lambda *arguments: whole(*arguments, 12))
         fields = {'builder': 'ms_mri_simulated', 'build_dir': str(folder), 'channels': 4, 'num_raters': 2}
         fields |= {'image_size': 64, 'upright': True}
         config = tiny.config('', **{f'data.{name}': value for name, value in fields.items()})
@@ -79,11 +81,11 @@ def test_a_released_network_of_four_sequences_goes_in_and_out_unchanged(tmp_path
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), abstract)
     state_dict = convert.unet_to_torch({'params': drawn})
-    torch_files.write_state_dict(tmp_path / 'released.safetensors', state_dict)
+    files.write_state_dict(tmp_path / 'released.safetensors', state_dict)
     convert.import_checkpoint(str(tmp_path / 'released.safetensors'), config, str(tmp_path / 'run'))
     arguments = convert.export_checkpoint(str(tmp_path / 'run'), config, str(tmp_path / 'back.safetensors'))
     assert arguments['in_channels'] == 5
-    back = torch_files.read_state_dict(tmp_path / 'back.safetensors')
+    back = files.read_state_dict(tmp_path / 'back.safetensors')
     assert back.keys() == state_dict.keys()
     for name, array in state_dict.items():
         np.testing.assert_array_equal(back[name], array)

@@ -12,10 +12,12 @@ import pytest
 import reference
 import safetensors.numpy
 
-from ambdiff import checkpoint, convert, methods, torch_files
+from ambdiff import convert, methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.models.gaussian_encoder import GaussianEncoder
+from ambdiff.released import files
+from ambdiff.runtime import checkpoint
 
 ARGUMENTS = {
     'image_size': 8,
@@ -181,8 +183,8 @@ def test_a_released_file_becomes_a_checkpoint_and_back(released_file, tmp_path, 
     _same(convert.unet_to_torch({'params': params['unet']}), state_dict)
     back = tmp_path / 'back.safetensors'
     arguments = convert.export_checkpoint(str(place), config, str(back))
-    _same(torch_files.read_state_dict(back), state_dict)
-    convert.unet_from_torch(torch_files.read_state_dict(back), **arguments)
+    _same(files.read_state_dict(back), state_dict)
+    convert.unet_from_torch(files.read_state_dict(back), **arguments)
     assert not list(tmp_path.glob('.*'))
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from ambdiff.data import dicom, image_files
+from ambdiff.data.files import dicom, images
 from ambdiff.errors import UserError
 
 AXIAL = (1, 0, 0, 0, 1, 0)
@@ -100,7 +100,7 @@ def test_only_ct_with_a_rescale_is_hu(tmp_path):
 @pytest.mark.parametrize('orientation', [AXIAL, (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (0, 0.6, 0.8, 1, 0, 0)])
 def test_a_series_is_sorted_in_space_and_its_affine_is_that_of_every_pixel(tmp_path, orientation):
     folder = series(tmp_path / 'a', orientation=orientation, PixelSpacing=[0.5, 0.8])
-    read = image_files.read(folder)
+    read = images.read(folder)
     assert read.spacing == pytest.approx((2.5, 0.5, 0.8))
     np.testing.assert_array_equal(read.values[:, 0, 0, 0], np.arange(5) * 100 - 1024)
     for k, file in enumerate(read.files):
@@ -143,10 +143,10 @@ def test_a_colour_capture_becomes_luminance_and_frames_become_slices(tmp_path):
     plain = {'Modality': 'US', 'RescaleSlope': None, 'ImagePositionPatient': None, 'ImageOrientationPatient': None}
     rgb = {'SamplesPerPixel': 3, 'PhotometricInterpretation': 'RGB', 'PlanarConfiguration': 0}
     path = write(tmp_path / 'a.dcm', colours, **rgb, **plain)
-    np.testing.assert_allclose(image_files.read(path).values[0, ..., 0], colours @ [0.299, 0.587, 0.114], atol=0.51)
-    np.testing.assert_array_equal(image_files.read(path, channels=3).values[0], colours)
+    np.testing.assert_allclose(images.read(path).values[0, ..., 0], colours @ [0.299, 0.587, 0.114], atol=0.51)
+    np.testing.assert_array_equal(images.read(path, channels=3).values[0], colours)
     loop = np.random.default_rng(0).integers(0, 256, (3, 4, 6), np.uint8)
-    np.testing.assert_array_equal(image_files.read(write(tmp_path / 'b.dcm', loop, **plain)).values[..., 0], loop)
+    np.testing.assert_array_equal(images.read(write(tmp_path / 'b.dcm', loop, **plain)).values[..., 0], loop)
 
 
 def test_a_palette_is_looked_up(tmp_path):
@@ -156,7 +156,7 @@ def test_a_palette_is_looked_up(tmp_path):
         tables[f'{colour}PaletteColorLookupTableData'] = bytes((50 * number + value) % 256 for value in range(256))
     path = write(tmp_path / 'a.dcm', np.array([[0, 1], [100, 255]], np.uint8), **tables)
     expected = [[[0, 50, 100], [1, 51, 101]], [[100, 150, 200], [255, 49, 99]]]
-    np.testing.assert_array_equal(image_files.read(path, channels=3).values[0], expected)
+    np.testing.assert_array_equal(images.read(path, channels=3).values[0], expected)
 
 
 def test_ultrasound_and_x_ray_spacings_are_found_where_these_keep_them(tmp_path):
@@ -230,7 +230,7 @@ def test_a_truncated_file_is_refused_and_named(tmp_path, keep):
     (tmp_path / 'b.dcm').write_bytes(data[: int(keep * len(data))])
     for path in (tmp_path / 'b.dcm', tmp_path):
         with pytest.raises(UserError, match=r'b\.dcm: ') as caught:
-            image_files.read(path)
+            images.read(path)
         assert '\n' not in str(caught.value)
 
 
@@ -271,7 +271,7 @@ def test_a_folder_above_the_series_names_the_one_below(tmp_path):
     (tmp_path / 'study').mkdir()
     series(tmp_path / 'study' / 'series')
     with pytest.raises(UserError, match=r'holds no DICOM file; did you mean \S+series\?'):
-        image_files.read(tmp_path)
+        images.read(tmp_path)
 
 
 def test_an_enhanced_file_of_many_frames_keeps_its_geometry_in_functional_groups(tmp_path):

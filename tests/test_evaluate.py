@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import evaluate, methods, metrics, sharding, train
-from ambdiff.checkpoint import load_safetensors, load_weights, save_safetensors
+from ambdiff import evaluate, methods, metrics, train
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+from ambdiff.runtime import sharding
+from ambdiff.runtime.checkpoint import load_safetensors, load_weights, save_safetensors
 
 
 @pytest.fixture(scope='module')

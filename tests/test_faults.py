@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import checkpoint, faults, integrity, train
+from ambdiff import train
 from ambdiff.data import pipeline
 from ambdiff.errors import UserError
+from ambdiff.runtime import checkpoint, faults, integrity
 
 
 @pytest.fixture(scope='module')

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from processes import finish, start, wait_for
 
-from ambdiff import hosts
 from ambdiff.errors import UserError
+from ambdiff.runtime import hosts
 
 STEPS = 50
 FIELDS = {'train.num_steps': STEPS, 'train.log_every': 1, 'train.checkpoint_every': 10, 'train.keep_checkpoints': 3}

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from test_dicom import write as write_dicom
 
-from ambdiff.data import image_files, volume
+from ambdiff.data.files import images as image_files
+from ambdiff.data.files import volume
 from ambdiff.errors import UserError
 
 

@@ -11,7 +11,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ambdiff.data import knegt_pickle, lidc_splits, numpy_pickle, outlines, sources, splits
+from ambdiff.data import sources, splits
+from ambdiff.data.layouts import knegt_pickle, numpy_pickle
+from ambdiff.data.lidc import outlines
+from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
 
 SERIES = 20

@@ -15,8 +15,11 @@ from PIL import Image, ImageDraw
 from scipy.interpolate import RegularGridInterpolator
 from test_dicom import deflated_bomb
 
-from ambdiff.data import example, lidc, lidc_crop, lidc_splits, sources, splits
+from ambdiff.data import example, sources, splits
 from ambdiff.data.example import SPLITS
+from ambdiff.data.lidc import crop as lidc_crop
+from ambdiff.data.lidc import scans
+from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
 
 SIZE = 64
@@ -223,14 +226,14 @@ def test_an_interrupted_build_goes_on_and_reads_no_series_twice(small, tmp_path,
 def test_headers_are_read_once_unless_a_file_changes(small, tmp_path, monkeypatch):
     copy = tmp_path / 'scans'
     shutil.copytree(small.root, copy)
-    read, calls = lidc.lidc_tree._header, []
-    monkeypatch.setattr(lidc.lidc_tree, '_header', lambda path: calls.append(path) or read(path))
-    first, _ = lidc.lidc_tree.index(copy, tmp_path / 'kept.json')
+    read, calls = scans.tree._header, []
+    monkeypatch.setattr(scans.tree, '_header', lambda path: calls.append(path) or read(path))
+    first, _ = scans.tree.index(copy, tmp_path / 'kept.json')
     assert len(calls) == len(small.hu) + 1
     calls.clear()
     changed = sorted(copy.rglob('*.dcm'))[0]
     changed.touch()
-    again, _ = lidc.lidc_tree.index(copy, tmp_path / 'kept.json')
+    again, _ = scans.tree.index(copy, tmp_path / 'kept.json')
     assert calls == [changed] and again == first
 
 
@@ -355,7 +358,7 @@ def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small
     bad = folder / 'bad.xml'
     bad.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        lidc.lidc_xml.read(bad)
+        scans.xml.read(bad)
     assert '\n' not in str(caught.value) and 'bad.xml' in str(caught.value)
     if content is BOMB:
         with caplog.at_level(logging.INFO):
@@ -365,17 +368,17 @@ def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small
 
 def test_other_xml_is_passed_over(tmp_path):
     (tmp_path / 'x.xml').write_text('<IdriReadMessage><a/></IdriReadMessage>')
-    assert lidc.lidc_xml.read(tmp_path / 'x.xml') == ('', [])
+    assert scans.xml.read(tmp_path / 'x.xml') == ('', [])
 
 
 def test_tensorflow_datasets_builds_it_from_manual_dir(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(lidc.outlines, 'find_database', lambda: small.database)
-    builder = lidc.Lidc(data_dir=tmp_path, config='128_mose', file_format='array_record')
+    monkeypatch.setattr(scans.outlines, 'find_database', lambda: small.database)
+    builder = scans.Lidc(data_dir=tmp_path, config='128_mose', file_format='array_record')
     config = tfds.download.DownloadConfig(manual_dir=small.root)
     builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
     record = builder.as_data_source(split='train')[0]
     assert record['image'].shape == (128, 128) and record['masks'].shape == (4, 128, 16)
-    assert {c.name for c in lidc.Lidc.BUILDER_CONFIGS} >= {'128_patient', '128_mose_0.5mm', '128_phiseg'}
+    assert {c.name for c in scans.Lidc.BUILDER_CONFIGS} >= {'128_patient', '128_mose_0.5mm', '128_phiseg'}
 
 
 def test_a_split_too_large_for_memory_gives_the_same_examples(small, built_dir, monkeypatch):
@@ -418,5 +421,5 @@ def test_a_deflated_file_and_a_pipe_in_the_tree_are_no_slices_and_told_by_the_so
     deflated_bomb(file.with_name('bomb.dcm'), file)
     os.mkfifo(file.with_name('pipe.dcm'))
     for _ in range(2):  # when it is built, and when it is read again
-        source = lidc.open_split(data, 'train')
+        source = scans.open_split(data, 'train')
         assert len(source.faults) == 1 and 'bomb.dcm: deflated as a whole' in source.faults[0]

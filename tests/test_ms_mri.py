@@ -9,8 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny
 
-from ambdiff.data import image_files, ms_mri, sources
+from ambdiff.data import sources
 from ambdiff.data.example import SPLITS
+from ambdiff.data.files import images
+from ambdiff.data.ms_mri import scans
 from ambdiff.errors import UserError
 
 SIZE = (36, 40, 12)  # voxels to the right, to the front and up
@@ -37,7 +39,7 @@ def contents(name, spacing, seed=0):
     if name in LESIONS:
         cx, cy, cz, radius = LESIONS[name]
         return (np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) < radius).astype(np.uint8)
-    weights = np.random.default_rng((seed, ms_mri.SEQUENCES.index(name))).uniform(0.5, 2, 3)
+    weights = np.random.default_rng((seed, scans.SEQUENCES.index(name))).uniform(0.5, 2, 3)
     brain = (x / 16) ** 2 + (y / 18) ** 2 < 1
     signal = 500 + weights[0] * 10 * x + weights[1] * 10 * y + weights[2] * 10 * z
     return (signal * brain).astype(np.float32)
@@ -60,7 +62,7 @@ def write(path, values, spacing, orientation='RAS'):
 
 def write_visit(root, subject, visit, spacing=(1, 1, 1), orientation='RAS', ending='.nii', seed=0):
     """One visit in the challenge's folders and names."""
-    for name in ms_mri.SEQUENCES:
+    for name in scans.SEQUENCES:
         path = root / subject / 'preprocessed' / f'{subject}_{visit}_{name}_pp{ending}'
         write(path, contents(name, spacing, seed), spacing, orientation)
     for name in LESIONS:
@@ -101,7 +103,7 @@ def build_dir(tree, tmp_path_factory):
 
 
 def files_of(root, subject='training01', visit='01'):
-    return ms_mri.find(pathlib.Path(root))[subject, visit]
+    return scans.find(pathlib.Path(root))[subject, visit]
 
 
 def test_axial_slices_are_as_seen_whatever_the_orientation_of_the_file(tmp_path):
@@ -109,7 +111,7 @@ def test_axial_slices_are_as_seen_whatever_the_orientation_of_the_file(tmp_path)
     x, y, z = world(spacing)
     for orientation in ORIENTATIONS:
         write_visit(tmp_path / orientation, 'training01', '01', spacing, orientation)
-        volume, masks = ms_mri.read_visit(files_of(tmp_path / orientation))
+        volume, masks = scans.read_visit(files_of(tmp_path / orientation))
         assert volume.spacing == pytest.approx((3.0, 1.2, 1.0), abs=1e-4)
         # Slices to the head, the first row in front, the first column on the patient's right; by its own path.
         seen = lambda values: np.stack([values[::-1, ::-1, k].T for k in range(SIZE[2])])
@@ -123,12 +125,12 @@ def test_axial_slices_are_as_seen_whatever_the_orientation_of_the_file(tmp_path)
 
 
 def test_channels_are_flair_t1_t2_pd_each_normalised_by_its_own_percentiles(tree):
-    assert ms_mri.SEQUENCES == ('flair', 'mprage', 't2', 'pd')
+    assert scans.SEQUENCES == ('flair', 'mprage', 't2', 'pd')
     files = files_of(tree)
-    volume, masks = ms_mri.read_visit(files)
+    volume, masks = scans.read_visit(files)
     assert volume.values.shape[-1] == 4 and masks.shape[1] == 2
-    for channel, name in enumerate(ms_mri.SEQUENCES):
-        alone = image_files.read(files[name]).values[..., 0]
+    for channel, name in enumerate(scans.SEQUENCES):
+        alone = images.read(files[name]).values[..., 0]
         unit = volume.values[..., channel]
         assert unit.min() == 0 and unit.max() == 1
         assert np.corrcoef(unit[alone > 0], alone[alone > 0])[0, 1] > 0.99
@@ -185,7 +187,7 @@ def test_anisotropic_voxels_are_resampled_to_the_spacing_asked_for(tmp_path):
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_visits_it_has_not_read(tree, tmp_path, monkeypatch):
-    whole, read = ms_mri.read_visit, []
+    whole, read = scans.read_visit, []
 
     def dies(files, *arguments):
         if len(read) == 3:
@@ -193,11 +195,11 @@ def test_a_build_that_was_interrupted_goes_on_with_the_visits_it_has_not_read(tr
         read.append(files['flair'].name)
         return whole(files, *arguments)
 
-    monkeypatch.setattr(ms_mri, 'read_visit', dies)
+    monkeypatch.setattr(scans, 'read_visit', dies)
     with pytest.raises(KeyboardInterrupt):
         sources.open_source(settings(tree, tmp_path), 'test')
     assert not list(tmp_path.rglob('dataset_info.json'))
-    monkeypatch.setattr(ms_mri, 'read_visit', lambda files, *a: read.append(files['flair'].name) or whole(files, *a))
+    monkeypatch.setattr(scans, 'read_visit', lambda files, *a: read.append(files['flair'].name) or whole(files, *a))
     source = sources.open_source(settings(tree, tmp_path), 'test')
     assert len(read) == len(set(read)) == 6
     assert not list(tmp_path.rglob('*.npz'))
@@ -259,11 +261,11 @@ def test_links_in_a_circle_do_no_harm(tmp_path):
     for subject, visit in itertools.product(SUBJECTS[:3], ('01',)):
         write_visit(tmp_path, subject, visit)
     (tmp_path / 'training01' / 'loop').symlink_to(tmp_path, target_is_directory=True)
-    assert len(ms_mri.find(tmp_path)) == 3
+    assert len(scans.find(tmp_path)) == 3
 
 
 def test_tensorflow_datasets_builds_it_from_manual_dir(tree, tmp_path):
-    builder = ms_mri.MsMri(data_dir=tmp_path, config='64_2mm', file_format='array_record')
+    builder = scans.MsMri(data_dir=tmp_path, config='64_2mm', file_format='array_record')
     config = tfds.download.DownloadConfig(manual_dir=tree)
     builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)
     record = builder.as_data_source(split='training01')[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ambdiff.data import ms_mri_phantom as phantom
+from ambdiff.data.ms_mri import phantom
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from ambdiff.data import outlines
-from ambdiff.data.outlines import Nodule, Outline
+from ambdiff.data.lidc import outlines
+from ambdiff.data.lidc.outlines import Nodule, Outline
 from ambdiff.errors import UserError
 
 

@@ -12,8 +12,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import checkpoint, modes, predict, predict_cases, sharding
+from ambdiff import modes, predict
 from ambdiff.errors import UserError
+from ambdiff.prediction import cases as predict_cases
+from ambdiff.runtime import checkpoint, sharding
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'png16'])

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import tiny
 
-from ambdiff import predict_cases
+from ambdiff.prediction import cases as predict_cases
 
 
 def slice_dataset(pixels, z, number, uid):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import predict_output
+from ambdiff.prediction import output as predict_output
 
 
 def lying_png(width, height):

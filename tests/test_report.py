@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ambdiff import figures, metrics, plots, report, report_case
+from ambdiff import metrics, report
+from ambdiff.pages import case, figures, plots
 
 
 class Page(html.parser.HTMLParser):
@@ -108,7 +109,7 @@ def test_shares_probabilities_and_areas_printed_are_those_of_the_arrays(tmp_path
         for number, area in printed:
             size = arrays['samples'][i][int(number) - 1].sum()
             assert area == (str(size) if size else 'empty')
-        assert f'GED <b>{report_case.number(arrays["per_image"]["ged"][i])}</b>' in card
+        assert f'GED <b>{case.number(arrays["per_image"]["ged"][i])}</b>' in card
     assert f'Raters {(~arrays["raters"].any((2, 3))).mean():.1%}' in text
     assert f'model {(~arrays["samples"].any((2, 3))).mean():.1%}' in text
 
@@ -204,10 +205,10 @@ def test_the_crop_holds_every_drawn_pixel_within_the_image():
         union = np.zeros((40, 60), bool)
         top, left = rng.integers(0, 39), rng.integers(0, 59)
         union[top : top + rng.integers(1, 30), left : left + rng.integers(1, 50)] = True
-        y, x, tall, wide = report_case.crop(union)
+        y, x, tall, wide = case.crop(union)
         assert min(y, x) >= 0 and y + tall <= 40 and x + wide <= 60 and tall >= 24 and wide >= 24
         assert union[y : y + tall, x : x + wide].sum() == union.sum()
-    assert report_case.crop(np.zeros((40, 60), bool)) == (0, 0, 40, 60)
+    assert case.crop(np.zeros((40, 60), bool)) == (0, 0, 40, 60)
 
 
 def test_disagreement_is_the_entropy_in_bits():

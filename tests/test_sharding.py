@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import flops, sharding, train
+from ambdiff import train
 from ambdiff.errors import UserError
+from ambdiff.runtime import flops, sharding
 
 STEPS = 3
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ambdiff.data import outlines, simulate
+from ambdiff.data.lidc import outlines, phantom
 
 
 @pytest.fixture(scope='module')
@@ -15,9 +15,9 @@ def crops():
         found = outlines.slice_masks(nodule, 64)
         if found:
             k = max(found, key=lambda k: found[k].sum())
-            images.append(simulate.simulate(found[k], nodule.ratings, f'{nodule.name}_{k}'))
+            images.append(phantom.simulate(found[k], nodule.ratings, f'{nodule.name}_{k}'))
             masks.append(found[k])
-    return np.array(images, np.float32) + simulate.LOW, np.array(masks)
+    return np.array(images, np.float32) + phantom.LOW, np.array(masks)
 
 
 @pytest.fixture(scope='module')
@@ -91,17 +91,17 @@ def test_vessels_and_blobs_that_nobody_drew_are_there(crops):
 
 def test_same_case_same_image_and_other_case_other_image(case):
     masks, ratings, name = case
-    first = simulate.simulate(masks, ratings, name)
+    first = phantom.simulate(masks, ratings, name)
     assert first.dtype == np.uint16 and first.shape == (64, 64) and first.max() <= 1400
-    np.testing.assert_array_equal(first, simulate.simulate(masks, ratings, name))
-    assert (first != simulate.simulate(masks, ratings, name + 'x')).mean() > 0.5
+    np.testing.assert_array_equal(first, phantom.simulate(masks, ratings, name))
+    assert (first != phantom.simulate(masks, ratings, name + 'x')).mean() > 0.5
 
 
 def test_order_of_readers_does_not_show(case):
     masks, ratings, name = case
-    first = simulate.simulate(masks, ratings, name)
+    first = phantom.simulate(masks, ratings, name)
     for order in ([3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]):
-        np.testing.assert_array_equal(first, simulate.simulate(masks[order], ratings[order], name))
+        np.testing.assert_array_equal(first, phantom.simulate(masks[order], ratings[order], name))
 
 
 def test_split_of_votes_does_not_show():
@@ -111,7 +111,7 @@ def test_split_of_votes_does_not_show():
     other = np.zeros_like(masks)
     other[0], other[1] = masks[0] | masks[1], masks[0] & masks[1]
     ratings = np.full((2, 4), 4.0)
-    np.testing.assert_array_equal(simulate.simulate(masks, ratings, 'case'), simulate.simulate(other, ratings, 'case'))
+    np.testing.assert_array_equal(phantom.simulate(masks, ratings, 'case'), phantom.simulate(other, ratings, 'case'))
 
 
 def test_ratings_show():
@@ -122,7 +122,7 @@ def test_ratings_show():
     def mean(pixels, **changes):
         rating = {'subtlety': 5, 'texture': 5, 'spiculation': 1, 'calcification': 6} | changes
         ratings = np.full((4, 4), [rating[name] for name in outlines.RATINGS], np.float32)
-        return np.mean([simulate.simulate(masks, ratings, f'{k}')[pixels].mean() for k in range(120)])
+        return np.mean([phantom.simulate(masks, ratings, f'{k}')[pixels].mean() for k in range(120)])
 
     core = np.hypot(rows, columns) < 5
     around = (np.hypot(rows, columns) > 9) & (np.hypot(rows, columns) < 13)
@@ -135,5 +135,5 @@ def test_ratings_show():
 def test_larger_crops_hold_more_of_the_same():
     nodule = outlines.read_nodules(max_patients=1)[0]
     k, masks = next(iter(outlines.slice_masks(nodule, 128).items()))
-    image = simulate.simulate(masks, nodule.ratings, f'{nodule.name}_{k}')
+    image = phantom.simulate(masks, nodule.ratings, f'{nodule.name}_{k}')
     assert image.shape == (128, 128) and -920 < np.median(image[image < 500]) - 1000 < -760

@@ -5,13 +5,17 @@ import pytest
 import tiny
 
 from ambdiff import evaluate, metrics
-from ambdiff.data import bone_us_phantom, bone_us_simulated, ms_mri_phantom, ms_mri_simulated, sources
+from ambdiff.data import sources
+from ambdiff.data.bone_us import phantom as bone_us_phantom
+from ambdiff.data.bone_us import simulated
 from ambdiff.data.example import SPLITS
+from ambdiff.data.ms_mri import phantom as ms_mri_phantom
+from ambdiff.data.ms_mri import simulated as ms_mri_simulated
 from ambdiff.errors import UserError
 
 COUNT = 12
 SETS = {
-    'bone_us_simulated': (bone_us_simulated, bone_us_phantom, 1, 4),
+    'bone_us_simulated': (simulated, bone_us_phantom, 1, 4),
     'ms_mri_simulated': (ms_mri_simulated, ms_mri_phantom, 4, 2),
 }
 
@@ -103,7 +107,7 @@ def test_sizes_that_are_not_made_are_named(built):
 
 def test_settings_that_do_not_fit_the_data_are_named(built, monkeypatch):
     folder, _, module, _, channels, raters = built
-    name = module.__name__.rpartition('.')[2]
+    name = '_'.join(module.__name__.split('.')[-2:])
     small = module.open_split
     monkeypatch.setattr(module, 'open_split', lambda *arguments: small(*arguments, COUNT))
     data = tiny.config('').data

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ambdiff.config import default
-from ambdiff.data import cimd_folder, example, phiseg_hdf5, sources
+from ambdiff.data import example, sources
+from ambdiff.data.layouts import cimd_folder, phiseg_hdf5
 from ambdiff.errors import UserError
 
 

@@ -3,15 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ambdiff import symmetries
+from ambdiff import dihedral
 
 
 def test_eight_different_symmetries_each_undone_by_its_inverse():
     k = jnp.arange(8)
     image = jnp.broadcast_to(jnp.arange(9.0).reshape(1, 3, 3, 1), (8, 3, 3, 1))
-    turned = symmetries.turn(image, k)
+    turned = dihedral.turn(image, k)
     assert len({np.asarray(one).tobytes() for one in turned}) == 8
     np.testing.assert_array_equal(turned[0], image[0])
-    np.testing.assert_array_equal(symmetries.turn_back(turned, k), image)
-    masks = symmetries.turn(jnp.moveaxis(image, 3, 1), k, (2, 3))
+    np.testing.assert_array_equal(dihedral.turn_back(turned, k), image)
+    masks = dihedral.turn(jnp.moveaxis(image, 3, 1), k, (2, 3))
     np.testing.assert_array_equal(masks[:, 0], turned[..., 0])

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ambdiff import checkpoint, torch_files
 from ambdiff.config import default
 from ambdiff.errors import UserError
+from ambdiff.released import files
+from ambdiff.runtime import checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -33,14 +34,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / 'diverged.safetensors'
     safetensors.numpy.save_file({'a.weight': np.full((2, 2), np.nan, np.float32)}, path)
     with pytest.raises(UserError, match=r'a\.weight is not finite'):
-        torch_files.read_state_dict(path)
+        files.read_state_dict(path)
 
 
 def test_a_file_of_ours_is_told_from_a_released_one(tmp_path):
     path = tmp_path / 'ours.safetensors'
     checkpoint.save_safetensors(path, {'unet': {'a': np.ones(1)}}, default(), step=3)
     with pytest.raises(UserError, match='is an ambdiff file already'):
-        torch_files.read_state_dict(path)
+        files.read_state_dict(path)
 
 
 def test_without_torch_a_pt_file_says_what_to_install(tmp_path, monkeypatch):
@@ -48,9 +49,9 @@ def test_without_torch_a_pt_file_says_what_to_install(tmp_path, monkeypatch):
     path = tmp_path / 'savedmodel.pt'
     path.write_bytes(b'PK\3\4')
     with pytest.raises(UserError, match='pip install torch'):
-        torch_files.read_state_dict(path)
+        files.read_state_dict(path)
     with pytest.raises(UserError, match='pip install torch'):
-        torch_files.write_state_dict(tmp_path / 'out.pt', {'a': np.ones(1, np.float32)})
+        files.write_state_dict(tmp_path / 'out.pt', {'a': np.ones(1, np.float32)})
     assert os.listdir(tmp_path) == ['savedmodel.pt']
 
 
@@ -67,10 +68,10 @@ def pt(torch, tmp_path, state_dict):
 
 
 def test_a_pt_file_is_read_and_written_exactly(pt, tmp_path, state_dict):
-    _same(torch_files.read_state_dict(pt), state_dict)
+    _same(files.read_state_dict(pt), state_dict)
     back = tmp_path / 'emasavedmodel_0.9999.pt'
-    torch_files.write_state_dict(back, state_dict)
-    _same(torch_files.read_state_dict(back), state_dict)
+    files.write_state_dict(back, state_dict)
+    _same(files.read_state_dict(back), state_dict)
 
 
 @pytest.mark.parametrize('kind', ['old format', 'of DistributedDataParallel', 'bfloat16'])
@@ -85,7 +86,7 @@ def test_other_ways_of_saving_the_weights_are_read(torch, tmp_path, state_dict, 
         state_dict = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     else:
         torch.save({f'module.{name}': tensor for name, tensor in tensors.items()}, path)
-    _same(torch_files.read_state_dict(path), state_dict)
+    _same(files.read_state_dict(path), state_dict)
 
 
 class _Runs:
@@ -106,7 +107,7 @@ def test_pickled_objects_are_refused_and_not_run(torch, tmp_path, how):
     else:
         torch.save({'a': _Runs(left)}, path)
     with pytest.raises(UserError, match='nothing in it was run'):
-        torch_files.read_state_dict(path)
+        files.read_state_dict(path)
     assert not left.exists()
     pickle.loads(pickle.dumps(_Runs(left)))
     assert left.exists()  # so the trap works
@@ -117,14 +118,14 @@ def test_a_cut_pt_file_is_refused(pt, share):
     content = pt.read_bytes()
     pt.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r'cut short or damaged|not a PyTorch file'):
-        torch_files.read_state_dict(pt)
+        files.read_state_dict(pt)
 
 
 def test_files_of_other_kinds_are_refused(torch, tmp_path):
     path = tmp_path / 'savedmodel.pt'
     path.write_text('epoch,loss\n0,1.0\n')
     with pytest.raises(UserError, match='is not a PyTorch file'):
-        torch_files.read_state_dict(path)
+        files.read_state_dict(path)
     for content, message in (
         ([torch.ones(2)], 'holds no state_dict but list'),
         ({'model': {'a': torch.ones(2)}}, 'model is not a tensor of floats but dict'),
@@ -135,7 +136,7 @@ def test_files_of_other_kinds_are_refused(torch, tmp_path):
     ):
         torch.save(content, path)
         with pytest.raises(UserError, match=message):
-            torch_files.read_state_dict(path)
+            files.read_state_dict(path)
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(pt, tmp_path):
@@ -144,4 +145,4 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(pt, tmp_path):
         for name in source.namelist():
             out.writestr(name, source.read(name))
     with pytest.raises(UserError, match='compressed archive'):
-        torch_files.read_state_dict(packed)
+        files.read_state_dict(packed)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import checkpoint, methods, optim, sharding, train
+from ambdiff import methods, optim, train
 from ambdiff.data import pipeline, sources
 from ambdiff.errors import UserError
+from ambdiff.runtime import checkpoint, sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 

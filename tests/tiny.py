@@ -6,8 +6,9 @@ import h5py
 import jax
 import numpy as np
 
-from ambdiff import checkpoint, methods, predict
+from ambdiff import methods, predict
 from ambdiff.config import default, learns_fast
+from ambdiff.runtime import checkpoint
 
 SIZE = 16  # pixels of the model's images
 

@@ -64,12 +64,13 @@ def examine(data) -> tuple[dict, dict, list[str]]:
 
 def _open(data, split):
     """The source of a split; a builder builds from sound cases alone, so for others the cases are read themselves."""
-    from ambdiff.data import case_files, sources
+    from ambdiff.data import sources
+    from ambdiff.data.files import cases
 
     try:
         return sources.open_source(data, split)
     except UserError:
-        if not (data.builder and data.path and case_files.looks_like_cases(pathlib.Path(data.path).expanduser())):
+        if not (data.builder and data.path and cases.looks_like_cases(pathlib.Path(data.path).expanduser())):
             raise
     plain = data.copy_and_resolve_references()
     plain.builder = ''
@@ -80,9 +81,9 @@ def _others(data):
     """The faults beside the one that stopped a builder whose files are no cases to be read themselves."""
     if data.builder != 'ms_mri' or not data.path:
         return []
-    from ambdiff.data import ms_mri
+    from ambdiff.data.ms_mri import scans
 
-    return ms_mri.faults(pathlib.Path(data.path).expanduser().absolute(), data.intensity)
+    return scans.faults(pathlib.Path(data.path).expanduser().absolute(), data.intensity)
 
 
 def _line(fault):

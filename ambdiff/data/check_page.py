@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ambdiff import figures
 from ambdiff.data.example import Example
 from ambdiff.data.survey import Survey
-from ambdiff.report_page import document, header, replace
+from ambdiff.pages import figures
+from ambdiff.pages.frame import document, header, replace
 
 _MOST_FAULTS = 500  # shown; more are counted
 

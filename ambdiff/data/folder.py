@@ -1,7 +1,7 @@
 """`folder`: your own data (docs/data/folder.md), built once as a tensorflow-datasets set and then read at random.
 
 For what is too large to be read into memory at every start, volumes above all; the examples are those of
-`ambdiff.data.case_folder`, images at 16 bits. A build that was interrupted goes on case by case.
+`ambdiff.data.layouts.case_folder`, images at 16 bits. A build that was interrupted goes on case by case.
 
   --config.data.builder=folder --config.data.path=FOLDER
 """
@@ -10,18 +10,19 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ambdiff.data import bone_us, built
+from ambdiff.data import built
+from ambdiff.data.bone_us import scans
 
 
-class Folder(bone_us.BoneUs):
+class Folder(scans.BoneUs):
     """A user's own images and their raters."""
 
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [  # noqa: RUF012
-        bone_us.BoneUsConfig(
+        scans.BoneUsConfig(
             name=f'{size}_{fit}_{kind}',
             description=f'{size} x {size}, {fit}, intensity: {kind}, up to four raters',
-            data=bone_us.fields(image_size=size, fit=fit, intensity=kind),
+            data=scans.fields(image_size=size, fit=fit, intensity=kind),
             dtype=np.uint16,
             every_slice=False,
         )
@@ -33,4 +34,4 @@ class Folder(bone_us.BoneUs):
 
 def open_split(data: ml_collections.ConfigDict, split: str) -> built.Source:
     """Opens a split of the user's folder, building the data set on first use; arguments and errors as `bone_us`."""
-    return bone_us.open_cases(Folder, data, split, dtype=np.uint16, every_slice=False)
+    return scans.open_cases(Folder, data, split, dtype=np.uint16, every_slice=False)

@@ -11,17 +11,9 @@ import pathlib
 import h5py
 import numpy as np
 
-from ambdiff.data import (
-    case_files,
-    case_folder,
-    cimd_folder,
-    example,
-    hpunet_crops,
-    knegt_pickle,
-    numpy_pickle,
-    phiseg_hdf5,
-    splits,
-)
+from ambdiff.data import example, splits
+from ambdiff.data.files import cases
+from ambdiff.data.layouts import case_folder, cimd_folder, hpunet_crops, knegt_pickle, numpy_pickle, phiseg_hdf5
 from ambdiff.errors import UserError
 
 HELP = (
@@ -53,6 +45,15 @@ _NOTICES = {
     'bone_us_simulated': 'Simulated: the images and the raters are computed, and no patient is shown.',
 }
 BUILDERS = (*FROM_FILES, *_NOTICES)
+_MODULES = {
+    'lidc': 'ambdiff.data.lidc.scans',
+    'ms_mri': 'ambdiff.data.ms_mri.scans',
+    'folder': 'ambdiff.data.folder',
+    'bone_us': 'ambdiff.data.bone_us.scans',
+    'lidc_simulated': 'ambdiff.data.lidc.simulated',
+    'ms_mri_simulated': 'ambdiff.data.ms_mri.simulated',
+    'bone_us_simulated': 'ambdiff.data.bone_us.simulated',
+}
 
 
 def open_source(data, split: str):
@@ -98,9 +99,9 @@ def write_splits(data, workdir: pathlib.Path) -> None:
     if not data.path or data.builder == 'ms_mri':  # whose folds are its splits
         return
     if data.builder == 'lidc':
-        from ambdiff.data import lidc
+        from ambdiff.data.lidc import scans
 
-        splits.write_table(workdir / 'splits.csv', lidc.split_table(data))
+        splits.write_table(workdir / 'splits.csv', scans.split_table(data))
         return
     path = pathlib.Path(data.path).expanduser()
     layout = _layout(path)
@@ -134,7 +135,7 @@ def _open_builder(data, split):
     if data.builder in FROM_FILES and not data.path:
         raise UserError(f'no data: config.data.path is empty; {FROM_FILES[data.builder]}')
     # Imported only now: tensorflow-datasets takes seconds, and readers of files need none of it.
-    builder = importlib.import_module(f'ambdiff.data.{data.builder}')
+    builder = importlib.import_module(_MODULES[data.builder])
     if data.builder in FROM_FILES:
         source = builder.open_split(data, split)
     else:
@@ -156,7 +157,7 @@ def _layout(path):
         if path.is_dir():
             if hpunet_crops.split_folders(path):
                 return hpunet_crops
-            if case_files.looks_like_cases(path):
+            if cases.looks_like_cases(path):
                 return case_folder
             if cimd_folder.split_folders(path):
                 return cimd_folder

@@ -14,7 +14,7 @@ def create(config: ml_collections.ConfigDict, place=None):
 
     Args:
       config: the whole of it.
-      place: says where activations live, (h [B, H, W, C], level) -> h; see `ambdiff.sharding.height_split`.
+      place: says where activations live, (h [B, H, W, C], level) -> h; see `ambdiff.runtime.sharding.height_split`.
 
     Raises:
       UserError: there is no such file in ambdiff/methods, or the config does not suit it.

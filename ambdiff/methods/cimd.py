@@ -35,7 +35,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from ambdiff import symmetries
+from ambdiff import dihedral
 from ambdiff.diffusion import samplers
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
@@ -268,7 +268,7 @@ class CIMD:
 
             def one(part):
                 rows = part[0].shape[1]
-                turned = symmetries.turn(jnp.repeat(self._images(images), rows, axis=0), part[0].reshape(-1))
+                turned = dihedral.turn(jnp.repeat(self._images(images), rows, axis=0), part[0].reshape(-1))
                 denoise_fn = lambda xt, t: self._denoise(params, turned, xt, t)
                 result = draw(denoise_fn, *(x.reshape(-1, *x.shape[2:]) for x in part))
                 return result.reshape(batch, rows, *result.shape[1:])
@@ -280,7 +280,7 @@ class CIMD:
 
         def draw_share(denoise_fn, turn, x):
             last = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
-            return symmetries.turn_back(self.diffusion.share(denoise_fn(x, last)), turn)
+            return dihedral.turn_back(self.diffusion.share(denoise_fn(x, last)), turn)
 
         def draw_mask(denoise_fn, turn, x, row):
             arguments = (process, denoise_fn, x, row, self.sampling.clip)
@@ -288,7 +288,7 @@ class CIMD:
                 x = samplers.ddim(*arguments, self.sampling.eta)
             else:
                 x = samplers.ancestral(*arguments)
-            return symmetries.turn_back(self.diffusion.to_mask(x), turn)
+            return dihedral.turn_back(self.diffusion.to_mask(x), turn)
 
         if from_level_set:
             share = by_parts(draw_share, start)
@@ -304,7 +304,7 @@ class CIMD:
                 noise = samplers.row_noise(row_keys.reshape(rows), self.diffusion.num_steps + 1, shape)
             last = jnp.full(rows, process.num_steps - 1)
             start = process.to_range(process.one_hot(masks)).reshape(*rows, *shape)
-            start = symmetries.turn(start, turns.reshape(rows))
+            start = dihedral.turn(start, turns.reshape(rows))
             start = process.q_sample(start, last, noise).reshape(batch, num_samples, *shape)
         return by_parts(draw_mask, start, row_keys)
 

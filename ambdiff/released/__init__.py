@@ -1,0 +1,1 @@
+"""Weights of the released PyTorch code: its files and its names."""

@@ -1,0 +1,1 @@
+"""What a run stands on: checkpoints, faults, hosts, sharding, progress."""

@@ -1,0 +1,360 @@
+"""Checkpoints of a run (Orbax), and weights as one .safetensors file.
+
+  <workdir>/checkpoints/<step>/state   step, parameters and optimiser state: what resuming needs
+  <workdir>/checkpoints/<step>/ema     the averaged weights: what sampling needs
+  <workdir>/checkpoints/<step>/config  the config of the run, as JSON
+  <workdir>/checkpoints/<step>/record  what the run has skipped (faults.py), as JSON
+  <workdir>/checkpoints/<step>/manifest.json  size and CRC-32 of every file
+  <workdir>/damaged/<step>             what was there but could not be read, put aside
+Saving is asynchronous; a step's folder appears whole or not at all. Before a checkpoint is used its files are compared
+with the manifest, so that one that lost a file, or part of one, is told and the one before it taken.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from ambdiff import methods
+from ambdiff.config import default
+from ambdiff.errors import UserError
+from ambdiff.runtime import hosts, integrity
+
+logger = logging.getLogger(__name__)
+
+_ITEMS = ('state', 'ema', 'config', 'record')
+# Groups that a run must share with the one it goes on from.
+_RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed', 'train')
+# What may change between one part of a run and the next: nothing that a step depends on, but its number.
+_FREE = {'data.build_dir'} | {
+    f'train.{name}'
+    for name in ('num_steps', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'sample_every', 'sample_images')
+}
+_FREE |= {'train.max_rollbacks', 'train.spike_factor'}
+
+
+def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list[str]:
+    """Fields of these groups whose value differs, as 'group.field: saved -> now'.
+
+    A field that came after the checkpoint was written counts as its default: what was done before it.
+    """
+    flat = lambda tree: traverse_util.flatten_dict({g: tree.get(g) for g in groups}, sep='.')
+    now = flat(json.loads(config.to_json()))
+    saved = {**flat(json.loads(default().to_json())), **flat(saved)}
+    names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
+    return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
+
+
+def _restore(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, **items):
+    """The items of a step.
+
+    Raises:
+      UserError: the step's folder is damaged.
+    """
+    try:
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        return {name: restored[name] for name in items}
+    except Exception as error:  # Orbax names no type: whatever a damaged file leads to
+        raise UserError(
+            f'{folder / str(step)} is damaged ({integrity.first_line(error)}): '
+            'delete this folder to go on from the step before it'
+        ) from error
+
+
+class Checkpointer:
+    """Saves and restores the checkpoints of one workdir; use as a context manager."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int = 2):
+        self.folder = workdir.absolute() / 'checkpoints'
+        self._saving = -1
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            # Runs on the main process alone, after the last file is written and before the folder gets its name.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=_ITEMS)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None and jax.process_count() > 1:
+            return  # the others may be gone: waiting for them would never end
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        except Exception as error:
+            if kind is None:
+                raise self._unwritten(error) from None
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest step saved, or None."""
+        return self._manager.latest_step()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps saved, once those on the way are."""
+        self.wait()
+        return sorted(self._manager.all_steps())
+
+    def _write_manifest(self) -> None:
+        (partial,) = self.folder.glob(f'{self._saving}.*tmp*')
+        integrity.write_manifest(partial)
+
+    def _unwritten(self, error: Exception) -> Exception:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # another process was lost: main.py says so
+            return error
+        return UserError(
+            f'checkpoint {self._saving} could not be written to {self.folder} ({integrity.first_line(error)}): '
+            'make room there and start again; the run goes on from the newest whole one'
+        )
+
+    def wait(self) -> None:
+        """Until what is being saved is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # a full disk arrives as one of many types
+            raise self._unwritten(error) from None
+
+    def save(self, step: int, state: Any, ema: Any, config: ml_collections.ConfigDict, record: dict | None = None):
+        """Starts saving; returns once the arrays are copied.
+
+        Raises:
+          UserError: this or the one before could not be written.
+        """
+        self.wait()
+        self._saving = step
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    ema=ocp.args.StandardSave(ema),
+                    config=ocp.args.JsonSave(json.loads(config.to_json())),
+                    record=ocp.args.JsonSave(record or {}),
+                ),
+            )
+        except Exception as error:
+            raise self._unwritten(error) from None
+
+    def tidy(self) -> int | None:
+        """Puts what cannot be read aside; returns the newest step that can, None if there is none at all.
+
+        All processes of a run call it together, and nobody else while it runs.
+
+        Raises:
+          UserError: there are checkpoints, but none can be read.
+        """
+        if hosts.is_main():
+            for partial in self.folder.glob('*.orbax-checkpoint-tmp*'):  # of a save that was cut short
+                shutil.rmtree(partial, ignore_errors=True)
+        good, bad = integrity.newest_good(self.folder, _ITEMS)
+        for step, reason in bad.items():
+            aside = self.folder.parent / 'damaged'
+            aside.mkdir(exist_ok=True)
+            number = len(list(aside.glob(f'{step}*')))
+            place = aside / (f'{step}.{number}' if number else str(step))
+            os.replace(self.folder / str(step), place)
+            logger.warning('checkpoint %d is skipped and put aside as %s: %s', step, place, reason)
+        hosts.meet('checkpoints are tidy')
+        self._manager.reload()
+        return good
+
+    def restore(self, step: int, state: Any, ema: Any, config: ml_collections.ConfigDict):
+        """(state, ema) of a step, shaped, typed and sharded as the abstract trees given.
+
+        Raises:
+          UserError: the run was started with another config.
+        """
+        saved = _restore(self._manager, self.folder, step, config=ocp.args.JsonRestore())
+        changed = _differences(saved['config'], config, _RESUMED)
+        if changed:
+            raise UserError(
+                f'{self.folder.parent} holds a run with another config ({"; ".join(changed)}): '
+                'give another --workdir, or the config it was started with'
+            )
+        trees = {'state': ocp.args.StandardRestore(state), 'ema': ocp.args.StandardRestore(ema)}
+        restored = _restore(self._manager, self.folder, step, **trees)
+        return restored['state'], restored['ema']
+
+    def record(self, step: int) -> dict:
+        """What was saved beside a step's state; {} for a checkpoint of an earlier version."""
+        if not (self.folder / str(step) / 'record').is_dir():
+            return {}
+        return _restore(self._manager, self.folder, step, record=ocp.args.JsonRestore())['record']
+
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps."""
+        for later in [s for s in self.steps if s > step]:
+            self._manager.delete(later)
+
+
+def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) -> None:
+    changed = _differences(saved, config, ('data', 'model', 'diffusion', 'method'))
+    matters = lambda name: (
+        (name.split('.')[0] in ('model', 'diffusion') and name not in ('model.dtype', 'model.remat', 'model.dropout'))
+        or name in ('data.channels', 'data.image_size', 'method.image_range', 'method.image_repeats')
+    )
+    changed = [c for c in changed if matters(c.split(':')[0])]
+    if changed:
+        raise UserError(
+            f'checkpoint {path} is of another architecture ({"; ".join(changed[:5])}): '
+            'use the config it was trained with'
+        )
+
+
+def _abstract_params(saved: dict, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
+    """Shapes of all that a checkpoint holds, AMN and ACN if it has them."""
+    config = config.copy_and_resolve_references()
+    config.method.encoders = saved['method']['encoders']
+    config.method.latent_dim = saved['method']['latent_dim']
+    size = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
+    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), {'image': image})
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), params)
+
+
+def _existing(path: str) -> pathlib.Path:
+    place = pathlib.Path(path).absolute()
+    if not place.exists():
+        raise UserError(f'config.checkpoint={path} does not exist')
+    return place
+
+
+def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """(the folder of checkpoints, the newest step that can be read) of a workdir, or the step whose folder this is."""
+    step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
+    folder = place.parent if step is not None else place / 'checkpoints'
+    if not folder.is_dir():
+        raise UserError(
+            f'config.checkpoint={place} is neither a workdir with checkpoints, nor the folder of a '
+            'step, nor a .safetensors file'
+        )
+    if step is None:
+        step, bad = integrity.newest_good(folder, ('ema', 'config'))
+        for number, reason in bad.items():
+            logger.warning('checkpoint %d of %s is skipped: %s', number, folder, reason)
+    if step is None:
+        raise UserError(f'{folder} holds no checkpoint yet: train first')
+    return folder, step
+
+
+def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[dict, int]:
+    """(averaged weights, step) from a workdir, a step's folder or a .safetensors file.
+
+    Args:
+      path: what config.checkpoint says.
+      config: must agree with the one the weights were trained with.
+      where: placement of every array.
+
+    Raises:
+      UserError: nothing there, not readable, or of another architecture.
+    """
+    place = _existing(path)
+    if place.is_file():
+        return _load_file(place, config, where)
+    folder, step = _find_step(place)
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
+        saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+        _check_architecture(saved, config, path)
+        target = {'ema': _abstract_params(saved, config, where)}
+        return _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema'], step
+
+
+def load_config(path: str) -> ml_collections.ConfigDict:
+    """The config that weights were trained with; fields that came later have their defaults.
+
+    Args:
+      path: a workdir, a step's folder or a .safetensors file.
+
+    Raises:
+      UserError: nothing there, or not readable.
+    """
+    place = _existing(path)
+    if place.is_file():
+        saved = load_safetensors(place)[1]
+    else:
+        folder, step = _find_step(place)
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
+            saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+    config = default()
+    try:
+        for group, fields in saved.items():
+            if not isinstance(fields, dict):
+                config[group] = fields
+                continue
+            for name, value in fields.items():
+                if name in config[group]:
+                    config[group][name] = tuple(value) if isinstance(value, list) else value
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path} has a damaged config: {error}') from error
+    return config.lock()
+
+
+def save_safetensors(
+    path: str | os.PathLike, params: Any, config: ml_collections.ConfigDict, step: int, dtype='float16'
+) -> None:
+    """Writes weights, with the config and step as metadata, whole or not at all."""
+    flat = traverse_util.flatten_dict(params, sep='/')
+    tensors = {name: np.ascontiguousarray(np.asarray(v), dtype) for name, v in flat.items()}
+    metadata = {'format': 'ambdiff', 'config': config.to_json(), 'step': str(step)}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_bytes(safetensors.numpy.save(tensors, metadata))  # save_file makes files nobody else may read
+    os.replace(partial, path)
+
+
+def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:
+    """(float32 weights as a nested dict, config as a plain dict, step).
+
+    Raises:
+      UserError: not a .safetensors file of this project, or cut short.
+    """
+    try:
+        with safetensors.safe_open(path, 'np') as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        raise UserError(f'{path} is not a whole .safetensors file: {error}') from error
+    if metadata.get('format') != 'ambdiff':
+        raise UserError(
+            f'{path} carries no ambdiff config: bring released weights in with python -m ambdiff.convert --from_torch='
+        )
+    try:
+        config, step = json.loads(metadata['config']), int(metadata['step'])
+        if not all(isinstance(config[group], dict) for group in ('data', 'model', 'diffusion', 'method')):
+            raise ValueError('its config is not one of ambdiff')
+        return traverse_util.unflatten_dict(flat, sep='/'), config, step
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f'{path} has damaged metadata: {error}') from error
+
+
+def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
+    loaded, saved, step = load_safetensors(path)
+    _check_architecture(saved, config, path)
+    # A file for sampling leaves out what only training uses (AMN, ACN).
+    wanted = _abstract_params({'method': {**config.method, 'encoders': 'none'}}, config, where)
+    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))
+    wrong = [n for n in want if n not in have or have[n].shape != want[n].shape]
+    if wrong:
+        raise UserError(f'{path} does not fit the model, for instance at {wrong[0]}')
+    return jax.device_put(traverse_util.unflatten_dict({n: have[n] for n in want}, sep='/'), where), step

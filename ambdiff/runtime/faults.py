@@ -1,0 +1,149 @@
+"""What a run does when something goes wrong: a signal, a second run, a loss that is not finite or leaps.
+
+A bad step takes the run back to its last good checkpoint, and the batch of that step is skipped from then on. If the
+run goes bad again at once, the batches before are suspected as well: 2, 4, 8 .. of them are skipped. The skip list and
+the losses that a leap is told by are saved with the state, so that an interrupted run still ends like a whole one.
+"""
+
+import contextlib
+import fcntl
+import math
+import pathlib
+import signal
+from collections import deque
+
+import ml_collections
+
+from ambdiff.errors import UserError
+from ambdiff.runtime import hosts
+
+# A leap is told by the largest of so many losses, once there are so many.
+_REMEMBERED, _NEEDED = 100, 20
+
+
+class Termination:
+    """Notes SIGTERM while it is entered, so that the loop can save before it stops."""
+
+    def __init__(self):
+        self.asked = False
+        self._previous = None
+
+    def __enter__(self):
+        with contextlib.suppress(ValueError):  # not in the main thread (a notebook, a test)
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _note(self, *_):
+        self.asked = True
+
+
+@contextlib.contextmanager
+def only_run(workdir: pathlib.Path):
+    """Holds the workdir: a second run in it would mix its files with the first one's.
+
+    Raises:
+      UserError: another run has it.
+    """
+    with contextlib.ExitStack() as stack:
+        free = True
+        if hosts.is_main():
+            lock = stack.enter_context(open(workdir / '.lock', 'w'))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        if not hosts.from_main(free):
+            raise UserError(f'another run is writing to {workdir}: wait for it, or give another --workdir')
+        yield
+
+
+class BadStep(Exception):
+    """A step whose loss says that the state is spoilt; `step` counts from 1, `reason` is a clause."""
+
+    def __init__(self, step: int, reason: str):
+        super().__init__(f'{reason} at step {step}')
+        self.step, self.reason = step, reason
+
+
+class Rollbacks:
+    """Which steps are bad, which batches are skipped for it, and how often a run may go back.
+
+    Every process decides the same: what it goes by are the losses over all of them.
+    """
+
+    def __init__(self, train: ml_collections.ConfigDict):
+        self._most, self._factor, self._repeat = train.max_rollbacks, train.spike_factor, train.updates_per_batch
+        self.count = 0
+        self.skipped: set[int] = set()  # numbers of batches
+        self._width, self._last = 0, -1
+        self._losses = deque(maxlen=_REMEMBERED)
+
+    def record(self) -> dict:
+        """What a checkpoint keeps of it, as JSON."""
+        return {
+            'count': self.count,
+            'skipped': sorted(self.skipped),
+            'width': self._width,
+            'last': self._last,
+            'losses': list(self._losses),
+        }
+
+    def restore(self, record: dict) -> None:
+        """Goes on from a checkpoint; what this process has skipped since stays skipped. {}: from step 0."""
+        self._losses = deque(record.get('losses', ()), maxlen=_REMEMBERED)
+        self.skipped |= set(record.get('skipped', ()))
+        if record.get('count', 0) > self.count:
+            self.count, self._width, self._last = record['count'], record['width'], record['last']
+
+    def skips(self, step: int) -> bool:
+        """Whether the step after `step` steps is left out."""
+        return step // self._repeat in self.skipped
+
+    def check(self, step: int, values: dict[str, float]) -> None:
+        """Takes the loss and grad_norm of step `step`, which counts from 1.
+
+        Raises:
+          BadStep: they are not finite, or the loss leaps.
+        """
+        loss = values['loss']
+        if not math.isfinite(loss) or not math.isfinite(values['grad_norm']):
+            raise BadStep(step, f'loss or gradient is not finite (loss {loss})')
+        if self._factor and len(self._losses) >= _NEEDED and loss > self._factor * max(self._losses):
+            raise BadStep(step, f'the loss leaps from at most {max(self._losses):.4g} to {loss:.4g}')
+        self._losses.append(loss)
+
+    def go_back(self, bad: BadStep, checkpoints: list[int]) -> int | None:
+        """Puts the batches that are to blame on the skip list.
+
+        Args:
+          bad: what happened.
+          checkpoints: the steps of the checkpoints there are.
+
+        Returns:
+          The checkpoint to go back to, None for the beginning.
+
+        Raises:
+          UserError: the run has gone back as often as it may.
+        """
+        if self.count >= self._most:
+            kept = f'step {max(checkpoints)} is kept' if checkpoints else 'no checkpoint was saved yet'
+            raise UserError(
+                f'{bad}, after {self.count} rollbacks (config.train.max_rollbacks); {kept}: lower '
+                'config.optim.learning_rate, or set config.optim.clip_norm, and start again'
+            )
+        batch = (bad.step - 1) // self._repeat
+        self._width = 2 * self._width if self._width and batch <= self._last + 2 * self._width else 1
+        self._last = batch
+        self.count += 1
+        first = max(batch - self._width + 1, 0)
+        before = [step for step in checkpoints if step <= first * self._repeat]
+        # What is older than the oldest checkpoint is done and stays.
+        target = max(before) if before else min(checkpoints, default=None)
+        if target is not None:
+            first = min(max(first, -(-target // self._repeat)), batch)
+        self.skipped |= set(range(first, batch + 1))
+        return target
