@@ -14,7 +14,7 @@ from PIL import Image
 from test_dicom import write as write_dicom
 
 from ambdiff.data.files import images as image_files
-from ambdiff.data.files import volume
+from ambdiff.data.files import nifti, volume
 from ambdiff.errors import UserError
 
 
@@ -292,6 +292,6 @@ def test_a_volume_that_does_not_fit_into_memory_is_one_line(tmp_path, monkeypatc
     def full(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(image_files, '_as_seen', full)
+    monkeypatch.setattr(nifti, '_as_seen', full)
     with pytest.raises(UserError, match=r'a\.nii: takes more memory than there is'):
         image_files.read(path)
