@@ -12,15 +12,13 @@ import logging
 import math
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 
-from ambdiff import baselines, methods, metrics, report
+from ambdiff import baselines, methods, metrics, report, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.runtime import hosts, sharding
@@ -61,61 +59,6 @@ def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.nda
     """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
     arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
     return Cases(*arrays[:3], hosts.gather_texts(cases.names, total)), arrays[3]
-
-
-def image_keys(key: jax.Array, rows: Sequence[int]) -> jax.Array:
-    """The key of each image, from its row in the split: [n]."""
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(np.asarray(rows))
-
-
-class Drawer:
-    """Draws N masks for any number of images, in chunks of a fixed shape that fit the memory given.
-
-    An image's masks depend on its key alone: not on the chunk, its neighbours or the number of devices.
-    """
-
-    def __init__(self, config: ml_collections.ConfigDict, method, mesh: jax.sharding.Mesh):
-        self._num_samples = config.sample.num_samples
-        self._devices = mesh.shape['data']
-        budget = config.sample.memory_mib * 2**20
-        rows = int(budget // method.bytes_per_mask(config.data.image_size))
-        if rows < 1:
-            raise UserError(
-                f'config.sample.memory_mib={config.sample.memory_mib} is too small for one mask '
-                f'({method.bytes_per_mask(config.data.image_size) / 2**20:.0f} MiB)'
-            )
-        # Whole images if they fit, else one image a device in equal parts of its N masks.
-        self.chunk = self._devices * max(1, rows // self._num_samples)
-        parts = next(
-            p for p in range(1, self._num_samples + 1) if self._num_samples % p == 0 and self._num_samples // p <= rows
-        )
-        split = sharding.batch_sharding(mesh)
-        self._split = split
-        self._sample = jax.jit(
-            lambda params, images, keys: method.sample(params, images, keys, self._num_samples, parts),
-            in_shardings=(sharding.replicated(mesh), split, split),
-            out_shardings=split,
-        )
-        self._compiled = {}
-        self.seconds = 0.0
-
-    def __call__(self, params, images: np.ndarray, keys: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`."""
-        size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
-        size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
-        drawn = []
-        bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
-        for first in range(0, len(images), size):
-            index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
-            chunk = jax.device_put((images[index], keys[index]), self._split)
-            if size not in self._compiled:
-                self._compiled[size] = self._sample.lower(params, *chunk).compile()
-            began = time.perf_counter()
-            drawn.append(np.asarray(self._compiled[size](params, *chunk)))
-            self.seconds += time.perf_counter() - began
-            bar.update(min(size, len(images) - first))
-        bar.close()
-        return np.concatenate(drawn)[: len(images)]
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
@@ -216,9 +159,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     chosen = np.array(evenly_spaced(len(source), config.evaluate.max_images))
     rows = hosts.share(len(chosen))
     cases = load(source, chosen[rows])
-    drawer = Drawer(config, method, mesh)
+    sampler = sampling.Sampler(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = drawer(params, cases.images, image_keys(key, rows), progress=hosts.is_main())
+    samples = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main())
     cases, samples = gather(cases, samples, len(chosen))
     if not hosts.is_main():
         hosts.meet('evaluation is written')
@@ -235,7 +178,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         'num_images': len(cases.names),
         'samples_per_image': config.sample.num_samples,
         'network_evaluations_per_mask': config.sample.num_steps,
-        'seconds_per_mask': drawer.seconds / samples[:, :, 0, 0].size,
+        'seconds_per_mask': sampler.seconds / samples[:, :, 0, 0].size,
         'metrics': means,
         'stderr': errors,
         'baselines': {name: row[0] for name, row in table.items() if name != 'model'},

@@ -70,7 +70,7 @@ class Model:
     def __init__(self, flags: argparse.Namespace):
         import jax
 
-        from ambdiff import evaluate, methods
+        from ambdiff import methods, sampling
         from ambdiff.runtime import checkpoint, sharding
 
         self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
@@ -86,16 +86,16 @@ class Model:
             'step': step,
             'sha256': _digest(self._params, self.config),
         }
-        self._drawer = evaluate.Drawer(self.config, methods.create(self.config), mesh)
+        self._sampler = sampling.Sampler(self.config, methods.create(self.config), mesh)
         self._key = jax.random.key(flags.seed)
-        self.chunk = self._drawer.chunk
+        self.chunk = self._sampler.chunk
 
     def draw(self, crops: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """Crops [n, S, S, C], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
-        from ambdiff import evaluate
+        from ambdiff import sampling
 
-        keys = evaluate.image_keys(self._key, folds)
-        return self._drawer(self._params, crops, keys)
+        keys = sampling.image_keys(self._key, folds)
+        return self._sampler(self._params, crops, keys)
 
 
 def _digest(params, config) -> str:

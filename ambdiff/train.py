@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import evaluate, methods, optim, report
+from ambdiff import evaluate, methods, optim, report, sampling
 from ambdiff import metrics as metrics_lib
 from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
@@ -108,12 +108,12 @@ class _Validation:
         self._num_classes = config.data.num_classes
         self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
         self._mesh = sharding.local_mesh()
-        self._draw = evaluate.Drawer(config, methods.create(config), self._mesh)
+        self._sampler = sampling.Sampler(config, methods.create(config), self._mesh)
 
     def __call__(self, ema) -> tuple[dict[str, float], bytes]:
         """Metrics and picture, on the main process; all processes call it together."""
-        samples = self._draw(
-            sharding.local_copy(ema, self._mesh), self._cases.images, evaluate.image_keys(self._key, self._rows)
+        samples = self._sampler(
+            sharding.local_copy(ema, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
         )
         cases, samples = evaluate.gather(self._cases, samples, self._total)
         if not hosts.is_main():

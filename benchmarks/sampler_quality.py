@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from ambdiff import evaluate, main, methods, metrics
+from ambdiff import evaluate, main, methods, metrics, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.runtime import sharding
@@ -38,8 +38,8 @@ def compare(config):
     first = None
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
-        draw = evaluate.Drawer(config, methods.create(config), mesh)
-        samples = draw(params, cases.images, evaluate.image_keys(key, range(len(cases.names))))
+        sampler = sampling.Sampler(config, methods.create(config), mesh)
+        samples = sampler(params, cases.images, sampling.image_keys(key, range(len(cases.names))))
         values = metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
         ged = np.asarray(values['ged'])
         first = ged if first is None else first

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import evaluate, methods, train
+from ambdiff import evaluate, methods, sampling, train
 from ambdiff.errors import UserError
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'add_a_method.md'
@@ -49,7 +49,7 @@ def test_masks_follow_from_the_images_key_alone(flow):
     images = np.random.default_rng(0).random((3, tiny.SIZE, tiny.SIZE, 1), np.float32)
     params = jax.jit(method.init)(jax.random.key(0), {'image': images})
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-    keys = evaluate.image_keys(jax.random.key(1), range(3))
+    keys = sampling.image_keys(jax.random.key(1), range(3))
     draw = jax.jit(lambda x, k, parts: method.sample(params, x, k, 4, parts), static_argnums=2)
     masks = np.asarray(draw(images, keys, 1))
     assert masks.shape == (3, 4, tiny.SIZE, tiny.SIZE) and masks.dtype == bool

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import evaluate, methods, metrics, train
+from ambdiff import evaluate, methods, metrics, sampling, train
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.runtime import sharding
@@ -67,8 +67,8 @@ def draw(run, devices=8, number=4, **fields):
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     source = sources.open_source(config.data, 'test')
     images = evaluate.load(source, range(number)).images
-    keys = evaluate.image_keys(jax.random.key(5), range(number))
-    return evaluate.Drawer(config, method, mesh)(params, images, keys)
+    keys = sampling.image_keys(jax.random.key(5), range(number))
+    return sampling.Sampler(config, method, mesh)(params, images, keys)
 
 
 def test_a_mask_depends_on_its_key_alone_not_on_devices_or_chunks(run):
