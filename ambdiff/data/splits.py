@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ambdiff.data.example import SPLITS
+from ambdiff.data.files import tables
 from ambdiff.errors import UserError
 
 NAMES = {  # what a split's folder or its entry in a table may be called
@@ -20,7 +21,6 @@ NAMES = {  # what a split's folder or its entry in a table may be called
     'testing': 'test',
 }
 _TENTHS = {'validation': 0.1, 'test': 0.1}
-_MAX_BYTES = 1 << 26  # of a table
 
 
 def by_patient(patients: Iterable[str], cut: Sequence[str] = ('validation', 'test')) -> dict[str, str]:
@@ -49,38 +49,19 @@ def shared_patients(split_of: Mapping[str, tuple[str, str]]) -> dict[str, list[s
 def read_table(path: pathlib.Path) -> dict[str, tuple[str, str]]:
     """A CSV file with the columns case, patient and, in any or no row, split -> {case: (patient, split or '')}.
 
+    What a CSV file may look like stands in `ambdiff.data.files.tables`.
+
     Raises:
       UserError: naming the file and the line: a column or entry missing, an unknown split, a case twice.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f'{path}: larger than {_MAX_BYTES >> 20} MiB; it should have one line a case')
-        text = path.read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read as UTF-8 text ({" ".join(str(error).split())[:120]})') from error
-    head = text.partition('\n')[0]
-    delimiter = max(',;\t', key=head.count)
-    try:
-        rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
-    except csv.Error as error:
-        raise UserError(f'{path}: not a CSV file ({error})') from error
-    columns = [name.strip().lower() for name in rows[0]] if rows else []
-    missing = [name for name in ('case', 'patient') if name not in columns]
-    if missing:
-        raise UserError(f'{path}: has no column {" and ".join(missing)} in its first line; it should be case,patient')
     table: dict[str, tuple[str, str]] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if not any(row):
-            continue
-        entry = {name: value.strip() for name, value in zip(columns, row, strict=False)}
-        case, patient, split = (entry.get(name, '') for name in ('case', 'patient', 'split'))
-        case = case.replace('\\', '/').strip('/')
-        if not case or not patient:
-            raise UserError(f'{path}: line {number} names no {"patient" if case else "case"}; complete it')
+    for row in tables.read(path, ('case', 'patient'), ('split',)):
+        case = row.text('case').replace('\\', '/').strip('/')
+        patient, split = row.text('patient'), row.cells.get('split', '')
         if split and split.lower() not in NAMES:
-            raise UserError(f"{path}: line {number}: split '{split}' does not exist; choose {', '.join(SPLITS)}")
+            raise UserError(f"{row.where}: split '{split}' does not exist; choose {', '.join(SPLITS)}")
         if case in table:
-            raise UserError(f"{path}: line {number}: the case '{case}' is there twice; keep one line a case")
+            raise UserError(f"{row.where}: the case '{case}' is there twice; keep one line a case")
         table[case] = (patient, NAMES.get(split.lower(), ''))
     return table
 
