@@ -17,11 +17,11 @@ import numpy as np
 
 from ambdiff.data.files import cases as case_files
 from ambdiff.data.files import images as image_files
+from ambdiff.data.files.signature import DICOM_SUFFIXES, is_dicom
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 
-_DICOM_SUFFIXES = ('.dcm', '.ima', '.dicom')
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.nii', '.nii.gz', *_DICOM_SUFFIXES)
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.nii', '.nii.gz', *DICOM_SUFFIXES)
 _RESERVED = ('index.html', 'predictions.csv')
 
 Point = tuple[float, ...]
@@ -171,14 +171,9 @@ def _digest(source: str) -> str:
 
 
 def _is_dicom(path: pathlib.Path) -> bool:
-    if path.name.lower().endswith(_DICOM_SUFFIXES):
-        return True
-    if path.name.lower().endswith(_SUFFIXES) or path.name.upper() == 'DICOMDIR':
-        return False
     try:
-        with path.open('rb') as file:
-            return file.read(132)[128:] == b'DICM'
-    except OSError:
+        return path.name.upper() != 'DICOMDIR' and is_dicom(path)
+    except OSError:  # told when the file is read as a case of its own
         return False
 
 

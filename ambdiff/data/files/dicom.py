@@ -13,11 +13,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from ambdiff.data.files.dicom_file import Slice, decode, not_an_image, read_header, slices_of
+from ambdiff.data.files.signature import is_dicom
 from ambdiff.data.files.volume import Volume, check_size
 from ambdiff.errors import UserError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_SUFFIXES = ('.dcm', '.ima', '.dicom')  # files of these names are to be DICOM; others may be
 
 
 def read_slice(path: str | os.PathLike) -> Volume:
@@ -94,17 +94,12 @@ def sort_slices(
 def _files_of(folder):
     """The DICOM files directly in a folder; others, and hidden ones, are no part of a series."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
-    files = [path for path in found if path.suffix.lower() in _SUFFIXES or _has_magic(path)]
+    files = [path for path in found if is_dicom(path)]
     if not files:
         inside = next((path.parent for path in sorted(folder.glob('*/**/*.dcm'))), None)
         hint = f'; did you mean {inside}?' if inside else '; name the folder of a series'
         raise UserError(f'{folder}: holds no DICOM file{hint}')
     return [path for path in files if path.name.upper() != 'DICOMDIR']
-
-
-def _has_magic(path):
-    with path.open('rb') as file:
-        return file.read(132)[128:] == b'DICM'
 
 
 def _check_alike(slices):

@@ -17,11 +17,10 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ambdiff.data.files import nifti
+from ambdiff.data.files import nifti, signature
 from ambdiff.data.files.volume import Volume, check_size
 from ambdiff.errors import UserError
 
-_PICTURES = (b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -42,15 +41,15 @@ def read(path: str | os.PathLike, *, channels: int = 1, labels: bool = False) ->
     """
     path = pathlib.Path(path)
     try:
-        if path.is_dir() or _is_dicom(path):
+        if path.is_dir() or signature.is_dicom(path):
             # Imported here: it takes long, and most data needs none of it.
             from ambdiff.data.files import dicom
 
             volume = dicom.read_series(path) if path.is_dir() else dicom.read_slice(path)
             volume = _with_channels(volume, channels)
-        elif _head(path, 8).startswith(_PICTURES):
+        elif _head(path, 8).startswith(signature.PICTURES):
             volume = _read_picture(path, channels, labels)
-        elif nifti.is_nifti(_head(path, 4)):
+        elif (head := _head(path, 4)).startswith(signature.GZIP) or signature.nifti_version(head):
             volume = _with_channels(nifti.read(path, channels), channels)
         else:
             what = 'an empty file' if not path.stat().st_size else 'not a PNG, JPEG, TIFF, NIfTI or DICOM file'
@@ -88,12 +87,6 @@ def require_hu(path: str | os.PathLike, volume: Volume) -> None:
 def _head(path, count):
     with path.open('rb') as file:
         return file.read(count)
-
-
-def _is_dicom(path):
-    head = _head(path, 132)
-    # Some archives strip the preamble: such a file starts with the group 0008, little-endian.
-    return head[128:] == b'DICM' or (head[:4] in (b'\x08\0\0\0', b'\x08\0\x05\0', b'\x08\0\x08\0', b'\x08\0\x16\0'))
 
 
 def _line(error):

@@ -17,10 +17,10 @@ import zlib
 
 import numpy as np
 
+from ambdiff.data.files.signature import GZIP, nifti_version
 from ambdiff.data.files.volume import Volume, check_size
 from ambdiff.errors import UserError
 
-_SIZES = {348: 1, 540: 2}  # the header's length, its first number -> version
 _MAX_OFFSET = 1 << 26  # bytes of extensions before the values
 _MAX_TRAILING = 1 << 16  # bytes of padding after them
 _MAX_MM = 1e6  # from the origin
@@ -33,11 +33,6 @@ _VIEWS = {
 }
 
 
-def is_nifti(head: bytes) -> bool:
-    """Whether the first four bytes of a file are those of a NIfTI header or of a gzip stream."""
-    return head[:2] == b'\x1f\x8b' or bool(_version(head))
-
-
 def read(path: pathlib.Path, channels: int) -> Volume:
     """The volume of a file, [Z, H, W, C]; its fourth axis, where it has one, is `channels` long.
 
@@ -48,11 +43,11 @@ def read(path: pathlib.Path, channels: int) -> Volume:
 
     try:
         with path.open('rb') as file:
-            zipped = file.read(2) == b'\x1f\x8b'
+            zipped = file.read(2) == GZIP
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if zipped else file
             head = stream.read(540)
-            version = _version(head)
+            version = nifti_version(head)
             if not version or len(head) < (352, 540)[version - 1]:
                 raise UserError(f'{path}: not a NIfTI file, or cut off in its header; copy or export it again')
             kind = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
@@ -158,11 +153,6 @@ def _as_seen(stored, affine, zooms, unit):
     return Volume(
         values, spacing=spacing, affine=affine @ back, file_axes=tuple(axes), file_flips=tuple(flips), notes=notes
     )
-
-
-def _version(head):
-    sizes = {int.from_bytes(head[:4], order) for order in ('little', 'big')}
-    return next((_SIZES[size] for size in sizes if size in _SIZES), 0)
 
 
 def _line(error):

@@ -1,0 +1,37 @@
+"""What a file is, told by its first bytes; nothing is decoded, and no library of a format is imported."""
+
+import os
+import pathlib
+import re
+
+PICTURES = (b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+GZIP = b'\x1f\x8b'
+DICOM_SUFFIXES = ('.dcm', '.ima', '.dicom')
+# Archives strip the preamble: such a file starts with an element of group 0002 or 0008 (big-endian: 0008), whose value
+# is of a named type or short.
+_STRIPPED = re.compile(
+    rb'[\x02\x08]\0.[\0-\x10]([A-Z]{2}|.[\0-\x03]\0\0)|\0\x08[\0-\x10].[A-Z]{2}', re.DOTALL
+)  # fmt: skip
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Whether a file is to be read as DICOM: with or without preamble, and whatever its name.
+
+    A file named as DICOM that begins as no other known format counts as well, so that its damage is told.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    path = pathlib.Path(path)
+    with path.open('rb') as file:
+        head = file.read(132)
+    if head[128:] == b'DICM' or _STRIPPED.match(head):
+        return True
+    other = head.startswith((*PICTURES, GZIP)) or nifti_version(head)
+    return path.suffix.lower() in DICOM_SUFFIXES and not other
+
+
+def nifti_version(head: bytes) -> int:
+    """1 or 2 of a NIfTI file (or of the header of a .hdr/.img pair) that begins with `head`, else 0."""
+    sizes = {int.from_bytes(head[:4], order) for order in ('little', 'big')}
+    return 1 if 348 in sizes else 2 if 540 in sizes else 0
