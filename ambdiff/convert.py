@@ -12,6 +12,7 @@ input, so summing the four kernels gives the same function of the image once: `f
 """
 
 import json
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -20,9 +21,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import safetensors
-from absl import app, flags, logging
+from absl import app, flags
 
-from ambdiff import methods, optim
+from ambdiff import command, methods, optim
 from ambdiff.errors import UserError
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
@@ -274,9 +275,7 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
 
 def main() -> None:
     """Entry point."""
-    # It defines --config, which importing this module for its functions must not.
-    from ambdiff import main as command
-
+    command.define_config()  # here, since importing this module for its functions must not
     text = flags.DEFINE_string
     from_torch = text('from_torch', None, 'A released checkpoint (.pt or .safetensors) to read.')
     to_torch = text('to_torch', None, 'A workdir, step or .safetensors file to write as one.')
@@ -285,7 +284,7 @@ def main() -> None:
 
     def run(argv: list[str]) -> int:
         del argv
-        logging.set_verbosity(logging.ERROR)
+        command.log(logging.ERROR)
         config = flags.FLAGS.config
         try:
             given = [flag for flag in (from_torch, to_torch, to_safetensors) if flag.value is not None]

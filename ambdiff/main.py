@@ -1,20 +1,17 @@
 """python -m ambdiff.main --config=configs/lidc.py [--workdir=DIR] [--mode=train_and_evaluate|train|evaluate]."""
 
-import difflib
 import logging
 import os
 import pathlib
-import re
 import sys
 import traceback
 
 from absl import app, flags
-from absl import logging as absl_logging
-from ml_collections import config_flags
 
+from ambdiff import command
 from ambdiff.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)
+command.define_config()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run writes; default runs/<config name>.')
 _MULTIHOST = flags.DEFINE_bool(
     'multihost', False, 'This is one of several processes; Cloud TPU, SLURM and Kubernetes say which.'
@@ -23,55 +20,6 @@ _ADDRESS = flags.DEFINE_string('coordinator_address', None, 'Elsewhere: host:por
 _PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
 _MODE = flags.DEFINE_enum('mode', 'train_and_evaluate', ['train_and_evaluate', 'train', 'evaluate'], 'What to do.')
-
-
-def fail(message: object) -> int:
-    """Says in one line on stderr what the user can mend; returns exit status 2."""
-    print(f'ambdiff: {" ".join(str(message).split())}', file=sys.stderr)
-    return 2
-
-
-def _field_hint(argv: list[str], error: Exception) -> str:
-    """What is wrong with the config on the command line, with the nearest field that exists."""
-    from ambdiff.config import default
-
-    groups = default()
-    known = [g for g in groups if not hasattr(groups[g], 'keys')]
-    known += [f'{g}.{f}' for g in groups if hasattr(groups[g], 'keys') for f in groups[g]]
-    for argument in argv:
-        match = re.match(r'--?config\.([\w.]+)', argument)
-        if match and match[1] not in known:
-            near = difflib.get_close_matches(match[1], known, 1, 0.5)
-            hint = f'; did you mean config.{near[0]}?' if near else '; ambdiff/config.py lists them'
-            return f'there is no config field {match[1]}{hint}'
-    message = str(error)
-    if 'Failed loading config file' in message:
-        given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
-        file = given[1].partition(':')[0] if given else ''
-        return f'config file {file} does not exist; the ones that come along are in configs/'
-    # An error raised inside a config file arrives with its traceback as text: the last line says it.
-    last = message.strip().splitlines()[-1]
-    return re.sub(r'^\w*Error: ', '', last) if 'Traceback' in message else message
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """app.run's flags parser: a mistake in a flag ends with one line and exit status 2."""
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is None:
-            raise UserError('give a config, for instance --config=configs/demo.py')
-        _ = _CONFIG.value.seed  # a file that does not load is told only on use
-    except Exception as error:  # a config file is a program: it can fail in any way
-        sys.exit(fail(_field_hint(argv, error)))
-    if len(rest) > 1:
-        sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
-    return rest
-
-
-def default_workdir(config_file: str) -> pathlib.Path:
-    """runs/<name>, with the variant: configs/lidc.py:small -> runs/lidc_small."""
-    file, _, variant = config_file.partition(':')
-    return pathlib.Path('runs') / '_'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 
 def _unraisable(what) -> None:
@@ -83,10 +31,7 @@ def _unraisable(what) -> None:
 def run(argv: list[str]) -> int:
     """Trains and evaluates as the flags say."""
     del argv
-    # Our own progress only: the libraries tell of every file they write, and of errors that they raise as well.
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.basicConfig(format='%(message)s', level=logging.CRITICAL, force=True)
-    logging.getLogger('ambdiff').setLevel(logging.INFO)
+    command.log(logging.INFO)
     sys.unraisablehook = _unraisable
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
     import jax
@@ -98,20 +43,13 @@ def run(argv: list[str]) -> int:
         try:
             hosts.join(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
         except UserError as error:
-            return fail(error)
+            return command.fail(error)
         if not hosts.is_main():
             # What concerns them all, the main process says.
-            logging.basicConfig(
-                format=f'process {jax.process_index()}: %(message)s', level=logging.CRITICAL, force=True
-            )
-            logging.getLogger('ambdiff').setLevel(logging.WARNING)
-    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        # A run that starts again, or is evaluated, need not compile again.
-        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
-    config = _CONFIG.value
-    given = _WORKDIR.value
-    workdir = pathlib.Path(given or default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])))
+            command.log(logging.WARNING, f'process {jax.process_index()}: %(message)s')
+    command.keep_compiled()
+    config = flags.FLAGS.config
+    workdir = pathlib.Path(_WORKDIR.value or command.default_workdir())
     try:
         status = _work(config, workdir)
     except Exception as error:
@@ -121,7 +59,7 @@ def run(argv: list[str]) -> int:
         if not isinstance(error, jax.errors.JaxRuntimeError):
             traceback.print_exc()
         status = 1
-        fail(
+        command.fail(
             f'process {jax.process_index()} of {jax.process_count()} stops ({" ".join(str(error).split())[:200]}): if '
             'another one was lost, start all of them again; the run goes on from its newest checkpoint'
         )
@@ -147,18 +85,17 @@ def _work(config, workdir: pathlib.Path) -> int:
         if _MODE.value != 'train':
             evaluate.evaluate(config, workdir, trained_here=_MODE.value != 'evaluate')
     except UserError as error:
-        return fail(error)
+        return command.fail(error)
     except OSError as error:
-        return fail(f'cannot read or write below {workdir}: {error}')
+        return command.fail(f'cannot read or write below {workdir}: {error}')
     except KeyboardInterrupt:
-        print('ambdiff: interrupted: the same command goes on from the last checkpoint', file=sys.stderr)
-        return 130
+        return command.interrupted('the same command goes on from the last checkpoint')
     return 0
 
 
 def main() -> None:
     """Entry point."""
-    app.run(run, flags_parser=parse_flags)
+    app.run(run, flags_parser=command.parse_flags)
 
 
 if __name__ == '__main__':

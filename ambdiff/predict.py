@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import shutil
 import sys
@@ -25,9 +24,9 @@ import numpy as np
 import tqdm
 
 import ambdiff
+from ambdiff import command
 from ambdiff.config import default
 from ambdiff.errors import UserError
-from ambdiff.main import fail
 
 # Groups of the config that masks depend on.
 _MATTERS = ('model', 'diffusion', 'method', 'sample')
@@ -38,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
     """A mistake in a flag ends with one line and exit status 2."""
 
     def error(self, message):
-        sys.exit(fail(f'{message}; --help lists the flags'))
+        sys.exit(command.fail(f'{message}; --help lists the flags'))
 
 
 def parse_flags(argv: list[str]) -> argparse.Namespace:
@@ -292,30 +291,25 @@ def predict(flags: argparse.Namespace) -> int:
             page.write_index(output, folders, run.failed)
     print(f'{len(run.done)} of {len(cases)} cases done: {output / "index.html"}')
     if run.failed:
-        return fail(f'{len(run.failed)} of {len(cases)} cases failed, named above and in {output / "predictions.csv"}')
+        return command.fail(
+            f'{len(run.failed)} of {len(cases)} cases failed, named above and in {output / "predictions.csv"}'
+        )
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     flags = parse_flags(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
-    import jax
-    from absl import logging as absl_logging
-
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
+    command.log(logging.ERROR)
+    command.keep_compiled()
     try:
         return predict(flags)
     except UserError as error:
-        return fail(error)
+        return command.fail(error)
     except OSError as error:
-        return fail(f'cannot read {flags.input} or write below {flags.output}: {error}')
+        return command.fail(f'cannot read {flags.input} or write below {flags.output}: {error}')
     except KeyboardInterrupt:
-        print('ambdiff: interrupted: the same command goes on with the cases that are left', file=sys.stderr)
-        return 130
+        return command.interrupted('the same command goes on with the cases that are left')
 
 
 if __name__ == '__main__':

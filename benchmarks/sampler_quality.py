@@ -13,12 +13,13 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from ambdiff import evaluate, main, methods, metrics, sampling
+from ambdiff import command, evaluate, methods, metrics, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.runtime import sharding
 from ambdiff.runtime.checkpoint import load_weights
 
+command.define_config()
 _STEPS = flags.DEFINE_list('steps', ['4', '8', '16'], 'Network evaluations a mask.')
 _ETAS = flags.DEFINE_list('etas', ['0', '1'], 'DDIM eta.')
 _NOISE = flags.DEFINE_list('noise', ['independent', 'stratified'], 'Starts of the masks of an image.')
@@ -57,9 +58,9 @@ def run(argv):
     try:
         compare(flags.FLAGS.config)
     except UserError as error:
-        return main.fail(error)
+        return command.fail(error)
     return 0
 
 
 if __name__ == '__main__':
-    app.run(run, flags_parser=main.parse_flags)
+    app.run(run, flags_parser=command.parse_flags)

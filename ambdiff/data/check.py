@@ -13,11 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 from absl import app, flags
-from absl import logging as absl_logging
-from ml_collections import config_flags
 from tqdm import tqdm
 
-from ambdiff import main as program
+from ambdiff import command
 from ambdiff.errors import UserError
 
 _PICTURES = 8  # a split, evenly spaced
@@ -113,12 +111,11 @@ def _seconds():
 def run(argv: list[str]) -> int:
     """Examines, prints and writes as the flags say."""
     del argv
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.basicConfig(format='%(message)s', level=logging.ERROR, force=True)
+    command.log(logging.ERROR)
     from ambdiff.data import check_page, sources
 
     config = flags.FLAGS.config
-    beside = program.default_workdir(config_flags.get_config_filename(flags.FLAGS['config'])) / 'data'
+    beside = command.default_workdir() / 'data'
     folder = pathlib.Path(flags.FLAGS.output or beside).expanduser()
     try:
         surveys, pictures, faults = examine(config.data)
@@ -139,21 +136,21 @@ def run(argv: list[str]) -> int:
         sources.write_splits(config.data, folder)
         print(f'{folder / "data.html"}')
     except UserError as error:
-        return program.fail(error)
+        return command.fail(error)
     except OSError as error:
-        return program.fail(f'{folder}: cannot be written (--output): {error.strerror or error}')
+        return command.fail(f'{folder}: cannot be written (--output): {error.strerror or error}')
     except KeyboardInterrupt:
-        print('ambdiff: interrupted', file=sys.stderr)
-        return 130
-    return program.fail(f'{_count(faults)}, listed above (--strict)') if faults and flags.FLAGS.strict else 0
+        return command.interrupted('nothing is written')
+    return command.fail(f'{_count(faults)}, listed above (--strict)') if faults and flags.FLAGS.strict else 0
 
 
 def main() -> None:
     """Entry point."""
+    command.define_config()
     # Defined here, since other programs have flags of these names.
     flags.DEFINE_bool('strict', False, 'Exit status 2 where any file is faulty or a split leaks.')
     flags.DEFINE_string('output', None, 'Where the page goes; default runs/<config name>/data.')
-    app.run(run, flags_parser=program.parse_flags)
+    app.run(run, flags_parser=command.parse_flags)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,97 @@
+"""What the commands share: how they read --config, say what is wrong, tell of progress and keep what they compiled.
+
+Light to import: a command imports JAX only once its flags are known to be good, so that a typing mistake is told at
+once.
+"""
+
+import difflib
+import logging
+import os
+import pathlib
+import re
+import sys
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from ambdiff.errors import UserError
+
+
+def fail(message: object) -> int:
+    """Says in one line on stderr what the user can mend; returns exit status 2."""
+    print(f'ambdiff: {" ".join(str(message).split())}', file=sys.stderr)
+    return 2
+
+
+def interrupted(message: str) -> int:
+    """Says in one line on stderr that a command was interrupted and how to go on; returns exit status 130."""
+    print(f'ambdiff: interrupted{": " if message else ""}{message}', file=sys.stderr)
+    return 130
+
+
+def define_config() -> None:
+    """Defines the flag --config of a command that takes a file of configs/ and fields of it."""
+    config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """app.run's flags parser for a command with --config: a mistake in a flag is one line and exit status 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS.config is None:
+            raise UserError('give a config, for instance --config=configs/demo.py')
+        _ = flags.FLAGS.config.seed  # a file that does not load is told only on use
+    except Exception as error:  # a config file is a program: it can fail in any way
+        sys.exit(fail(_field_hint(argv, error)))
+    if len(rest) > 1:
+        sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
+    return rest
+
+
+def _field_hint(argv: list[str], error: Exception) -> str:
+    """What is wrong with the config on the command line, with the nearest field that exists."""
+    from ambdiff.config import default
+
+    groups = default()
+    known = [g for g in groups if not hasattr(groups[g], 'keys')]
+    known += [f'{g}.{f}' for g in groups if hasattr(groups[g], 'keys') for f in groups[g]]
+    for argument in argv:
+        match = re.match(r'--?config\.([\w.]+)', argument)
+        if match and match[1] not in known:
+            near = difflib.get_close_matches(match[1], known, 1, 0.5)
+            hint = f'; did you mean config.{near[0]}?' if near else '; ambdiff/config.py lists them'
+            return f'there is no config field {match[1]}{hint}'
+    message = str(error)
+    if 'Failed loading config file' in message:
+        given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
+        file = given[1].partition(':')[0] if given else ''
+        return f'config file {file} does not exist; the ones that come along are in configs/'
+    # An error raised inside a config file arrives with its traceback as text: the last line says it.
+    last = message.strip().splitlines()[-1]
+    return re.sub(r'^\w*Error: ', '', last) if 'Traceback' in message else message
+
+
+def default_workdir() -> pathlib.Path:
+    """runs/<name of the config given>, with the variant: configs/lidc.py:small -> runs/lidc_small."""
+    file, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+    return pathlib.Path('runs') / '_'.join(filter(None, [pathlib.Path(file).stem, variant]))
+
+
+def log(level: int, form: str = '%(message)s') -> None:
+    """Sends what this project says from `level` on to stderr, and nothing of the libraries.
+
+    Those tell of every file they write, and of errors that they raise as well.
+    """
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.basicConfig(format=form, level=logging.CRITICAL, force=True)
+    logging.getLogger('ambdiff').setLevel(level)
+
+
+def keep_compiled() -> None:
+    """Keeps what is compiled below the user's cache: a command that runs again need not compile again."""
+    import jax
+
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
