@@ -172,7 +172,7 @@ def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
     slices, height, width = volume.values.shape[:3]
     # Pictures and DICOM are stored as (slice, row, column), counted the other way round.
     axes = volume.file_axes
-    order = [2 - axis for axis in axes] if axes == (0, 1, 2) and not is_nifti(volume) else list(axes)
+    order = list(axes) if volume.kind == 'nifti' else [2 - axis for axis in axes]
     if len(point) == 2:
         missing = order.index(2)
         if volume.values.shape[missing] > 1:
@@ -186,11 +186,6 @@ def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
         sides = 'x'.join(str(volume.values.shape[order.index(axis)]) for axis in range(3))
         raise UserError(f'the point {",".join(f"{v:g}" for v in point)} lies outside its {sides} pixels (x, y, slices)')
     return min(max(round(place[0]), 0), slices - 1), place[1], place[2]
-
-
-def is_nifti(volume: Volume) -> bool:
-    """Whether a volume came from a NIfTI file: only those name axes, or have an affine without DICOM files."""
-    return volume.file_axes != (0, 1, 2) or (volume.affine is not None and not volume.files)
 
 
 def _starts(length: int, size: int) -> list[int]:

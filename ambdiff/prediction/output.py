@@ -29,7 +29,6 @@ from ambdiff import modes
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 from ambdiff.modes import Mode
-from ambdiff.prediction.crops import is_nifti
 
 FORMAT = 'ambdiff prediction 2'
 PARTIAL = '.partial-'  # what starts the name of a folder that is being filled
@@ -102,7 +101,7 @@ def summarize(samples: np.ndarray, found: Sequence[Mode], spacing: tuple[float, 
 def write_masks(folder: pathlib.Path, volume: Volume, samples: np.ndarray, num_classes: int) -> list[str]:
     """Writes samples [N, Z, H, W] uint8 and their maps; returns the names of the files."""
     maps = {'probability': modes.probability(samples), 'disagreement': modes.disagreement(samples)}
-    if is_nifti(volume) or volume.files:
+    if volume.kind != 'picture':
         _write_nifti(folder / 'samples.nii.gz', volume, np.moveaxis(samples, 0, -1))
         for name, values in maps.items():
             _write_nifti(folder / f'{name}.nii.gz', volume, values)
@@ -130,7 +129,7 @@ def _write_nifti(path: pathlib.Path, volume: Volume, values: np.ndarray) -> None
     """[Z, H, W, ...] as NIfTI in the file's axes; DICOM has none, so columns, rows, slices."""
     import nibabel
 
-    axes = volume.file_axes if is_nifti(volume) else (2, 1, 0)
+    axes = volume.file_axes if volume.kind == 'nifti' else (2, 1, 0)
     flipped = [axis for axis, flip in enumerate(volume.file_flips) if flip]
     image = nibabel.Nifti1Image(np.moveaxis(np.flip(values, flipped), (0, 1, 2), axes), None)
     zooms = [1.0] * image.ndim

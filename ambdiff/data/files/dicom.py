@@ -49,6 +49,7 @@ def read_series(source: str | os.PathLike | Iterable[str | os.PathLike], *, mend
         affine = None
     return Volume(
         np.stack(values),
+        'dicom',
         units=first.units,
         spacing=(gap, *first.spacing),
         affine=affine,

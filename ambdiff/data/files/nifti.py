@@ -132,7 +132,7 @@ def _as_seen(stored, affine, zooms, unit):
             affine, notes = None, ('its orientation is degenerate and ignored',)
     if affine is None:
         spacing = tuple(float(zooms[axis]) if zooms[axis] > 0 else np.nan for axis in (2, 1, 0))
-        return Volume(stored.transpose(2, 1, 0, 3), spacing=spacing, file_axes=(2, 1, 0), notes=notes)
+        return Volume(stored.transpose(2, 1, 0, 3), 'nifti', spacing=spacing, file_axes=(2, 1, 0), notes=notes)
     sizes = nibabel.affines.voxel_sizes(affine)
     single = [axis for axis in range(3) if stored.shape[axis] == 1]
     largest = [axis for axis in range(3) if sizes[axis] * _LARGEST_BY > sizes.max()]
@@ -151,7 +151,13 @@ def _as_seen(stored, affine, zooms, unit):
         back[file_axis, 3] = stored.shape[file_axis] - 1 if flip else 0
     spacing = tuple(float(sizes[axis]) for axis in axes)
     return Volume(
-        values, spacing=spacing, affine=affine @ back, file_axes=tuple(axes), file_flips=tuple(flips), notes=notes
+        values,
+        'nifti',
+        spacing=spacing,
+        affine=affine @ back,
+        file_axes=tuple(axes),
+        file_flips=tuple(flips),
+        notes=notes,
     )
 
 

@@ -20,6 +20,7 @@ class Volume:
 
     Attributes:
       values: [Z, H, W, C] as stored (rescaled, where the file says how); Z = 1 for a 2-D image.
+      kind: 'picture' (PNG, JPEG, TIFF, an array), 'nifti' or 'dicom'.
       units: 'HU' for calibrated CT, else 'arbitrary'.
       spacing: (slice, row, column) distance in mm, NaN where unknown.
       affine: [4, 4], (slice, row, column, 1) -> (right, anterior, superior, 1) in mm; None where unknown.
@@ -31,6 +32,7 @@ class Volume:
     """
 
     values: np.ndarray
+    kind: str = 'picture'
     units: str = 'arbitrary'
     spacing: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     affine: np.ndarray | None = None
