@@ -137,22 +137,14 @@ def _write_nifti(path: pathlib.Path, volume: Volume, values: np.ndarray) -> None
         zooms[axis] = step if np.isfinite(step) and step > 0 else 1.0
     image.header.set_zooms(zooms)
     image.header.set_xyzt_units('mm' if np.isfinite(volume.spacing).any() else 'unknown')
-    if volume.affine is not None:
-        image.set_sform(nifti_affine(volume, axes), 1)
+    forms = volume.forms  # of a NIfTI, so that the result lies on it in every program, whichever of them that asks
+    if volume.kind == 'dicom' and volume.affine is not None:
+        forms = ((volume.affine[:, [2, 1, 0, 3]], 1),) * 2
+    for form, write in zip(forms, (image.set_sform, image.set_qform), strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # shear, which a qform cannot hold; the sform does
-            image.set_qform(nifti_affine(volume, axes), 1)
+            write(*(form or (None, 0)), update_affine=False)
     nibabel.save(image, path)
-
-
-def nifti_affine(volume: Volume, axes: tuple[int, int, int]) -> np.ndarray:
-    """[4, 4] from the indices of a file with these axes to (right, anterior, superior) mm."""
-    turn = np.zeros((4, 4))
-    turn[3, 3] = 1
-    for axis, (file_axis, flip) in enumerate(zip(axes, volume.file_flips, strict=True)):
-        turn[axis, file_axis] = -1 if flip else 1
-        turn[axis, 3] = volume.values.shape[axis] - 1 if flip else 0
-    return volume.affine @ turn
 
 
 def write_segmentation(

@@ -52,8 +52,10 @@ def read(path: str | os.PathLike, *, channels: int = 1, labels: bool = False) ->
         elif (head := _head(path, 4)).startswith(signature.GZIP) or signature.nifti_version(head):
             volume = _with_channels(nifti.read(path, channels), channels)
         else:
-            what = 'an empty file' if not path.stat().st_size else 'not a PNG, JPEG, TIFF, NIfTI or DICOM file'
-            raise UserError(f'{path}: {what}; copy or export it again')
+            what = signature.foreign(_head(path, 16)) or 'not a PNG, JPEG, TIFF, NIfTI or DICOM file; export it as one'
+            if path.suffix.lower() == '.img' and path.with_suffix('.hdr').exists():
+                what = 'the values of a .hdr/.img pair; convert the pair to one .nii.gz file'
+            raise UserError(f'{path}: {what if path.stat().st_size else "an empty file; copy or export it again"}')
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     except MemoryError as error:

@@ -11,6 +11,8 @@ import numpy as np
 from ambdiff.data.example import check_side
 from ambdiff.errors import UserError
 
+MAX_MM = 1e6  # from the origin of any scanner
+_LENGTHS = (1e-6, 1e3)  # mm: of a pixel, a slice or the distance of slices
 MAX_VALUES = 1 << 29  # values a file may claim, a 512 x 512 CT of 2048 slices; more is refused before it is decoded
 
 
@@ -26,6 +28,8 @@ class Volume:
       affine: [4, 4], (slice, row, column, 1) -> (right, anterior, superior, 1) in mm; None where unknown.
       file_axes: the file's own array axis that slices, rows and columns lie along.
       file_flips: whether slices, rows and columns run against that axis.
+      forms: NIfTI only: its sform and its qform, each ([4, 4], the file's own indices to (right, anterior, superior)
+        mm; its code) or None.
       files: DICOM only: the file of each slice.
       frames: DICOM only: the frame of that file each slice is, counted from 0.
       notes: what was converted or left out in reading, a phrase each.
@@ -38,6 +42,7 @@ class Volume:
     affine: np.ndarray | None = None
     file_axes: tuple[int, int, int] = (0, 1, 2)
     file_flips: tuple[bool, bool, bool] = (False, False, False)
+    forms: tuple[tuple[np.ndarray, int] | None, ...] = (None, None)
     files: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -46,6 +51,20 @@ class Volume:
         """A result on the volume's slices, [Z, H, W, ...], in the file's own axes and directions, [3 axes, ...]."""
         flipped = [axis for axis, flip in enumerate(self.file_flips) if flip]
         return np.moveaxis(np.flip(result, flipped), (0, 1, 2), self.file_axes)
+
+
+def length(value) -> float:
+    """A spacing, distance or thickness in mm as a file states it; NaN (unknown) where it is no such number."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+    return value if _LENGTHS[0] <= value <= _LENGTHS[1] else np.nan
+
+
+def same_length(one: float, other: float) -> bool:
+    """Whether two sources of one length agree to 1 %, or one of them is unknown."""
+    return not abs(one - other) > 0.01 * min(one, other)
 
 
 def check_size(where: str, shape: tuple[int, ...]) -> None:
