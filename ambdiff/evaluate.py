@@ -1,7 +1,6 @@
 """Evaluation: N masks an image from the averaged weights, the metrics beside baselines, the files.
 
-<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html; each is written
-whole or not at all.
+<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html: all of them or none.
 """
 
 import csv
@@ -10,7 +9,6 @@ import io
 import json
 import logging
 import math
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -18,10 +16,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from ambdiff import baselines, methods, metrics, report, sampling
+from ambdiff import baselines, files, methods, metrics, report, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
-from ambdiff.runtime import hosts, sharding
+from ambdiff.runtime import faults, hosts, sharding
 from ambdiff.runtime.checkpoint import load_weights
 
 logger = logging.getLogger(__name__)
@@ -59,12 +57,6 @@ def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.nda
     """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
     arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
     return Cases(*arrays[:3], hosts.gather_texts(cases.names, total)), arrays[3]
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _finite(value):
@@ -153,9 +145,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     else:
         path = config.checkpoint
     params, step = load_weights(path, config, sharding.replicated(mesh))
+    # Held before the sampling, so that a place that cannot be written is told at once.
+    with faults.only_run(workdir / 'evaluation', '../.evaluation.lock'):
+        return _evaluate(config, workdir / 'evaluation', mesh, method, source, params, step)
 
-    folder = workdir / 'evaluation'
-    folder.mkdir(parents=True, exist_ok=True)  # told before the sampling if it cannot be
+
+def _evaluate(config, folder, mesh, method, source, params, step) -> dict:
     chosen = np.array(evenly_spaced(len(source), config.evaluate.max_images))
     rows = hosts.share(len(chosen))
     cases = load(source, chosen[rows])
@@ -174,7 +169,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     result = {
         'config': json.loads(config.to_json()),
         'checkpoint_step': step,
-        'split': split,
+        'split': config.evaluate.split,
         'num_images': len(cases.names),
         'samples_per_image': config.sample.num_samples,
         'network_evaluations_per_mask': config.sample.num_steps,
@@ -203,13 +198,9 @@ def _write_files(folder, config, result, model, table, cases, samples) -> None:
     writer.writerow(['case', *model])
     for row, case in enumerate(cases.names):
         writer.writerow([case, *(f'{values[row]:.6f}' for values in model.values())])
-    _write(folder / 'per_image.csv', text.getvalue().encode())
-    packed = io.BytesIO()
     # Bits where a mask is yes or no; labels of several classes as they are.
     pack = lambda masks: np.packbits(masks, axis=-1) if config.data.num_classes == 1 else masks
     arrays = {'samples': pack(samples), 'raters': pack(cases.raters), 'present': cases.present}
-    np.savez_compressed(packed, **arrays, case=np.array(cases.names))
-    _write(folder / 'masks.npz', packed.getvalue())
     facts = {
         'method': config.method.name,
         'data': result['data'],
@@ -223,8 +214,7 @@ def _write_files(folder, config, result, model, table, cases, samples) -> None:
     notice = sources.notice(config.data)
     if config.data.num_classes > 1:
         notice = f'{notice} Pictures show all {config.data.num_classes} classes as one; scores are means over classes.'
-    report.write(
-        folder / 'report.html',
+    page = report.page(
         images=cases.images,
         raters=cases.raters > 0,
         samples=samples > 0,
@@ -235,7 +225,12 @@ def _write_files(folder, config, result, model, table, cases, samples) -> None:
         facts=facts,
         notice=notice.strip(),
     )
-    _write(folder / 'metrics.json', json.dumps(_finite(result), indent=2).encode())
+    names = ('per_image.csv', 'masks.npz', 'report.html', 'metrics.json')
+    with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary):
+        per_image.write(text.getvalue().encode())
+        np.savez_compressed(masks, **arrays, case=np.array(cases.names))
+        html.writelines(piece.encode() for piece in page)
+        summary.write(json.dumps(_finite(result), indent=2).encode())
     print(format_table(table))
     for label, means in result.get('per_class', {}).items():
         print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))

@@ -5,15 +5,13 @@ One self-contained page (`ambdiff.pages.frame`); all text from outside is escape
 
 import html
 import math
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ambdiff.pages import figures, plots
 from ambdiff.pages.case import card, how_to_read, median_area, number
-from ambdiff.pages.frame import document, header, replace
+from ambdiff.pages.frame import document, header
 
 # (key, heading, whether higher is better, what it says).
 METRICS = (
@@ -49,8 +47,7 @@ SECTIONS = {
 CASES_PER_RANK = 4
 
 
-def write(
-    path: str | os.PathLike,
+def page(
     images: np.ndarray,
     raters: np.ndarray,
     samples: np.ndarray,
@@ -60,8 +57,8 @@ def write(
     facts: Mapping[str, str],
     notice: str = '',
     present: np.ndarray | None = None,
-) -> None:
-    """Writes the page to `path`, whole or not at all.
+) -> Iterable[str]:
+    """The page, in pieces of text.
 
     images [n, H, W, C] float in [0, 1]; raters [n, M, H, W] and samples [n, N, H, W] bool; cases n names;
     per_image {metric: [n]}; table {row: (means, standard errors)}, the model first; facts are shown at the
@@ -107,7 +104,7 @@ def write(
         body.append('</section>')
     text = ''.join(body)
     links = {name: title for name, title in SECTIONS.items() if f'<h2 id="{name}">' in text}
-    replace(pathlib.Path(path), document('ambdiff report', [text], links))
+    return document('ambdiff report', [text], links)
 
 
 def pick_cases(ged: np.ndarray, each: int = CASES_PER_RANK) -> dict[str, list[int]]:

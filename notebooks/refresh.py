@@ -12,6 +12,8 @@ import tempfile
 import nbclient
 import nbformat
 
+from ambdiff import files
+
 PATH = pathlib.Path(__file__).with_name('sampling.ipynb')
 
 
@@ -34,9 +36,7 @@ def main():
         env = {**os.environ, 'PYTHONPATH': str(PATH.parents[1])}
         resources = {'metadata': {'path': folder}}
         nbclient.NotebookClient(notebook, timeout=3600, resources=resources).execute(env=env)
-    partial = PATH.with_suffix('.partial')
-    nbformat.write(strip(notebook), partial)
-    os.replace(partial, PATH)
+    files.write_whole(PATH, nbformat.writes(strip(notebook)) + '\n')
 
 
 if __name__ == '__main__':

@@ -53,7 +53,7 @@ def write(path, count=5, num_raters=4, num_samples=6, channels=1, **changes):
     values = metrics.per_image(arrays['raters'], arrays['samples'])
     arrays.setdefault('per_image', values)
     arrays.setdefault('table', {'model': metrics.summarize(values), 'empty': metrics.summarize(values)})
-    report.write(path, **arrays)
+    path.write_text(''.join(report.page(**arrays)), 'utf-8')
     return arrays, path.read_text('utf-8')
 
 

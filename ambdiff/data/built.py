@@ -6,7 +6,6 @@ files is kept file by file until then (`Parts`), so that one that was interrupte
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import logging
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ambdiff import files
 from ambdiff.data.example import Example
 from ambdiff.errors import UserError
 
@@ -95,7 +95,7 @@ def opened(make: Callable[..., tfds.core.GeneratorBasedBuilder], build_dir: str 
     folder = pathlib.Path(build_dir).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder / f'{make.name}.lock'):
+        with files.locked(folder / f'{make.name}.lock'):
             with _quiet():
                 builder = make(data_dir=folder, file_format='array_record', **arguments)
             home = pathlib.Path(builder.data_dir)
@@ -125,11 +125,8 @@ class Parts:
             with np.load(path, allow_pickle=False) as kept:
                 return dict(kept)
         arrays = read()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.partial')
-        with partial.open('wb') as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
+        with files.whole_file(path) as stream:
+            np.savez(stream, **arrays)
         return arrays
 
     def clear(self) -> None:
@@ -168,11 +165,3 @@ def _quiet():
         yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path):
-    """Lets one process build while others that share the folder wait for it."""
-    with path.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

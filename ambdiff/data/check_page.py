@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ambdiff import files
 from ambdiff.data.example import Example
 from ambdiff.data.survey import Survey
 from ambdiff.pages import figures
-from ambdiff.pages.frame import document, header, replace
+from ambdiff.pages.frame import document, header
 
 _MOST_FAULTS = 500  # shown; more are counted
 
@@ -35,7 +36,7 @@ def write(
         *(_section(split, pictures[split]) for split in surveys),
     ]
     links = {'notes': 'Notes', 'faults': 'Faults'} | {split: split.capitalize() for split in surveys}
-    replace(path, document('ambdiff data check', body, links))
+    files.write_whole(path, document('ambdiff data check', body, links))
 
 
 def _table(surveys):

@@ -2,12 +2,13 @@
 
 import csv
 import hashlib
-import os
+import io
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ambdiff import files
 from ambdiff.data.example import SPLITS
 from ambdiff.data.files import tables
 from ambdiff.errors import UserError
@@ -68,10 +69,8 @@ def read_table(path: pathlib.Path) -> dict[str, tuple[str, str]]:
 
 def write_table(path: pathlib.Path, split_of: Mapping[str, tuple[str, str]]) -> None:
     """Writes {case: (patient, split)} as a table that `read_table` reads, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    with partial.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(('case', 'patient', 'split'))
-        writer.writerows((case, patient or case, split) for case, (patient, split) in split_of.items())
-    os.replace(partial, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(('case', 'patient', 'split'))
+    writer.writerows((case, patient or case, split) for case, (patient, split) in split_of.items())
+    files.write_whole(path, text.getvalue())

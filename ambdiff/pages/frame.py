@@ -7,9 +7,6 @@ Pictures are data URIs, plots and masks inline SVG. The page forbids itself any 
 import base64
 import hashlib
 import html
-import os
-import pathlib
-import tempfile
 from collections.abc import Iterable, Mapping
 
 from ambdiff.pages import figures
@@ -227,16 +224,3 @@ def header(title: str, facts: Mapping[str, str], notices: Iterable[str]) -> str:
     )
     lines = ''.join(f'<p class="notice">{html.escape(line)}</p>' for line in notices if line)
     return f'<header><h1>{html.escape(title)}</h1>{lines}<dl>{items}</dl></header>'
-
-
-def replace(path: pathlib.Path, parts: Iterable[str]) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with open(handle, 'w', encoding='utf-8') as file:
-            file.writelines(parts)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

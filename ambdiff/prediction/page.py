@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ambdiff import modes
+from ambdiff import files, modes
 from ambdiff.modes import Mode
 from ambdiff.pages import case, figures
-from ambdiff.pages.frame import document, header, replace
+from ambdiff.pages.frame import document, header
 from ambdiff.prediction.crops import Plan
 
 MOST_SLICES = 6  # of a volume that are shown, those on which most is drawn
@@ -71,12 +71,12 @@ src="{_thumbnail(plan, *first)}" alt="" width="52" height="52"><b>{html.escape(s
         _START + row.replace('<details', '<details open', 1).replace('href="FOLDER"', 'href="."') + _END,
         '</div>',
     ]
-    replace(folder / 'index.html', document(f'{summary["input"]}: plausible masks', parts, {}))
+    files.write_whole(folder / 'index.html', document(f'{summary["input"]}: plausible masks', parts, {}))
 
 
 def write_index(output: pathlib.Path, folders: Sequence[pathlib.Path], failed: Mapping[str, str]) -> None:
     """Writes index.html over the finished cases in these folders; failed: {source: reason}."""
-    replace(output / 'index.html', document(f'{TITLE}: {len(folders)} cases', _index(folders, failed), {}))
+    files.write_whole(output / 'index.html', document(f'{TITLE}: {len(folders)} cases', _index(folders, failed), {}))
 
 
 def _index(folders: Sequence[pathlib.Path], failed: Mapping[str, str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from ambdiff.errors import UserError
+from ambdiff.files import whole_file
 
 
 def _import_torch():
@@ -115,14 +116,8 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
     """
     path = pathlib.Path(path)
     torch = None if path.suffix == '.safetensors' else _import_torch()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        with partial.open('wb') as file:
-            if torch is None:
-                file.write(safetensors.numpy.save(dict(state_dict)))
-            else:
-                torch.save({name: torch.tensor(array) for name, array in state_dict.items()}, file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        if torch is None:
+            stream.write(safetensors.numpy.save(dict(state_dict)))
+        else:
+            torch.save({name: torch.tensor(array) for name, array in state_dict.items()}, stream)

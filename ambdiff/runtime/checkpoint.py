@@ -25,7 +25,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from ambdiff import methods
+from ambdiff import files, methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.runtime import hosts, integrity
@@ -316,11 +316,7 @@ def save_safetensors(
     flat = traverse_util.flatten_dict(params, sep='/')
     tensors = {name: np.ascontiguousarray(np.asarray(v), dtype) for name, v in flat.items()}
     metadata = {'format': 'ambdiff', 'config': config.to_json(), 'step': str(step)}
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_bytes(safetensors.numpy.save(tensors, metadata))  # save_file makes files nobody else may read
-    os.replace(partial, path)
+    files.write_whole(path, safetensors.numpy.save(tensors, metadata))
 
 
 def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:

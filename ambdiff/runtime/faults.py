@@ -6,7 +6,6 @@ the losses that a leap is told by are saved with the state, so that an interrupt
 """
 
 import contextlib
-import fcntl
 import math
 import pathlib
 import signal
@@ -14,6 +13,7 @@ from collections import deque
 
 import ml_collections
 
+from ambdiff import files
 from ambdiff.errors import UserError
 from ambdiff.runtime import hosts
 
@@ -42,22 +42,22 @@ class Termination:
 
 
 @contextlib.contextmanager
-def only_run(workdir: pathlib.Path):
-    """Holds the workdir: a second run in it would mix its files with the first one's.
+def only_run(folder: pathlib.Path, lock: str = '.lock'):
+    """Holds a workdir, or another folder of a run: a second run in it would mix its files with the first one's.
 
     Raises:
       UserError: another run has it.
     """
+    busy = f'another run is writing to {folder}: wait for it, or give another --workdir'
     with contextlib.ExitStack() as stack:
         free = True
         if hosts.is_main():
-            lock = stack.enter_context(open(workdir / '.lock', 'w'))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(files.held(folder, busy, lock))
+            except UserError:
                 free = False
         if not hosts.from_main(free):
-            raise UserError(f'another run is writing to {workdir}: wait for it, or give another --workdir')
+            raise UserError(busy)
         yield
 
 

@@ -1,13 +1,13 @@
 """Scalars and pictures of a run: metrics.jsonl, TensorBoard events and PNG files in the workdir."""
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
 
 import tensorboardX
 
+from ambdiff import files
 from ambdiff.runtime import hosts
 
 
@@ -45,9 +45,7 @@ class MetricWriter:
                 continue
             if record['step'] <= step:
                 kept.append(line + '\n')
-        partial = self._path.with_suffix('.partial')
-        partial.write_text(''.join(kept), encoding='utf-8')
-        os.replace(partial, self._path)
+        files.write_whole(self._path, kept)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes named scalars of a step."""
@@ -62,8 +60,5 @@ class MetricWriter:
     def picture(self, step: int, png: bytes) -> pathlib.Path:
         """Writes a PNG of samples; returns its path."""
         path = self._workdir / 'samples' / f'step_{step:08d}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.partial')
-        partial.write_bytes(png)
-        os.replace(partial, path)
+        files.write_whole(path, png)
         return path

@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 from tqdm import tqdm
 
+from ambdiff import files
 from ambdiff.data.files import dicom_file
 from ambdiff.errors import UserError
 
@@ -139,7 +140,4 @@ def _load(path):
 
 
 def _save(path, entries):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(entries))
-    os.replace(partial, path)
+    files.write_whole(path, json.dumps(entries))
