@@ -113,7 +113,7 @@ def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndar
 
 def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[int]) -> np.ndarray | None:
     """N fresh answers [n, N, H, W] to each chosen image where the raters are simulated; None where they are people."""
-    draw = getattr(source, 'fresh_answers', None)
+    draw = source.fresh_answers
     if draw is None:
         return None
     draws = [draw(row, config.sample.num_samples, np.random.default_rng((config.seed, 0x5EED, row))) for row in chosen]

@@ -26,6 +26,7 @@ from PIL import Image
 
 from ambdiff.config import default
 from ambdiff.data import pipeline, sources
+from ambdiff.data.shuffle import Shuffled
 
 SIZE = 128
 TARGET = 2000  # examples/s, on two cores
@@ -187,7 +188,7 @@ def measure(fields, examples, batch, results):
     began = time.perf_counter()
     source = sources.open_source(config.data, 'train')
     opened = time.perf_counter() - began
-    shuffled = pipeline.shuffled(source, 0)
+    shuffled = Shuffled(source, 0)
     load = lambda step: pipeline.batch(shuffled, range(step * batch, (step + 1) * batch))
     memory, steps = [resident()], examples // batch
     load(0)

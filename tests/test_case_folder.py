@@ -115,7 +115,7 @@ def test_slices_that_a_rater_drew_in_are_examples_and_keep_their_place(tmp_path)
     for item, (grey, drawn) in zip([part[0], part[1]], ((50, [3, 3]), (100, [0, 3])), strict=True):
         inside = item['image'][5:11, 5:9]
         assert inside == pytest.approx(grey / 255) and areas(item) == drawn and item['present'].all()
-    assert part.dropped_slices == 3
+    assert part.findings().dropped_slices == 3
 
 
 def test_volumes_stored_in_another_direction_than_their_masks_are_brought_together(tmp_path):
@@ -189,7 +189,7 @@ def write_table(root, rows, columns=('case', 'patient')):
 def test_patients_of_a_table_are_never_on_two_sides_and_its_splits_are_taken(tmp_path):
     write_cases(tmp_path)
     write_table(tmp_path, [(f'case{n}', f'p{n // 3}') for n in range(12)])
-    table = case_folder.split_table(tmp_path)
+    table = case_folder.split_table(tmp_path, settings(tmp_path))
     assert not splits.shared_patients(table)
     assert {split for _, split in table.values()} == set(example.SPLITS)
     assert set(opened(tmp_path).patients) <= {'p0', 'p1', 'p2', 'p3'}
@@ -200,11 +200,11 @@ def test_patients_of_a_table_are_never_on_two_sides_and_its_splits_are_taken(tmp
 
 def test_the_splits_that_were_made_are_written_and_give_the_same_splits_as_a_table(tmp_path):
     root = write_cases(tmp_path / 'data')
-    before = case_folder.split_table(root)
+    before = case_folder.split_table(root, settings(root))
     sources.write_splits(settings(root), tmp_path / 'run')
     assert sorted(path.name for path in root.iterdir()) == sorted(before)
     shutil.copy(tmp_path / 'run' / 'splits.csv', root / 'patients.csv')
-    after = case_folder.split_table(root)
+    after = case_folder.split_table(root, settings(root))
     assert {case: split for case, (_, split) in after.items()} == {case: split for case, (_, split) in before.items()}
 
 
@@ -222,9 +222,9 @@ def test_the_other_layouts_are_still_told_apart(tmp_path):
         write_cimd_case(tmp_path / 'cimd' / 'training' / str(number))
     write_cases(tmp_path / 'own' / 'train', 3)
     write_hdf5(tmp_path / 'a.hdf5')
-    assert sources._layout(tmp_path / 'cimd') is cimd_folder
-    assert sources._layout(tmp_path / 'own') is case_folder
-    assert sources._layout(tmp_path / 'a.hdf5') is phiseg_hdf5
+    assert sources._layout(settings(tmp_path / 'cimd'))[1] is cimd_folder
+    assert sources._layout(settings(tmp_path / 'own'))[1] is case_folder
+    assert sources._layout(settings(tmp_path / 'a.hdf5'))[1] is phiseg_hdf5
 
 
 def cut_short(path):
@@ -258,7 +258,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_a_faulty_case_is_named_when_data_is_opened_and_passed_over_by_who_walks_it(tmp_path, fault, monkeypatch):
+def test_a_faulty_case_is_named_when_data_is_opened_and_passed_over_by_who_walks_it(tmp_path, fault):
     write_cases(tmp_path, 4)
     write_table(tmp_path, [(f'case{n}', f'p{n}', 'train') for n in range(4)], ('case', 'patient', 'split'))
     harm, message = FAULTS[fault]
@@ -266,8 +266,7 @@ def test_a_faulty_case_is_named_when_data_is_opened_and_passed_over_by_who_walks
     with pytest.raises(UserError, match=message) as caught:
         opened(tmp_path)
     assert '\n' not in str(caught.value)
-    monkeypatch.setattr(example, 'MEMORY_LIMIT', 0)
-    part, found, sound = opened(tmp_path), [], 0
+    part, found, sound = sources.open_source(settings(tmp_path), 'train', walk=True), [], 0
     for row in range(len(part)):
         try:
             part[row]

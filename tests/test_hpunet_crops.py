@@ -50,7 +50,7 @@ def write(root, inner='', slices=2, dtype=np.uint8):
 def test_the_centre_of_each_crop_is_read_as_stored(tmp_path, monkeypatch, inner, dtype, kept):
     expected = write(tmp_path, inner, dtype=dtype)
     if not kept:
-        monkeypatch.setattr(example, 'MEMORY_LIMIT', 0)
+        monkeypatch.setattr(example, 'MEMORY_LIMIT', 1)
     for split, folder in (('train', 'train'), ('validation', 'val'), ('test', 'test')):
         source = sources.open_source(settings(tmp_path), split)
         assert len(source) == 4 == len(source.patients)

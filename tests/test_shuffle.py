@@ -3,14 +3,14 @@
 import grain
 import pytest
 
-from ambdiff.data import pipeline
+from ambdiff.data.shuffle import Shuffled
 
 
 @pytest.mark.parametrize('length', [1, 2, 3, 17, 1000])
 @pytest.mark.parametrize('seed', [0, 1, 2**31])
 def test_the_order_is_that_of_grain_and_epochs_are_whole(length, seed):
     source = [f'example {i}' for i in range(length)]
-    ours = pipeline.shuffled(source, seed)
+    ours = Shuffled(source, seed)
     theirs = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     rows = 3 * length + 2
     assert [ours[row] for row in range(rows)] == [theirs[row] for row in range(rows)]

@@ -16,6 +16,7 @@ import tiny
 
 from ambdiff import methods, optim, train
 from ambdiff.data import pipeline, sources
+from ambdiff.data.shuffle import Shuffled
 from ambdiff.errors import UserError
 from ambdiff.runtime import checkpoint, sharding
 
@@ -50,7 +51,7 @@ def losses(data, num_devices, steps=3, **fields):
     place = lambda tree, sharding: jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
     state = train.create_state(config, method, optimiser, jax.random.key(0))
     state = place(state, sharding.replicated(mesh))
-    batches = pipeline.shuffled(sources.open_source(config.data, 'train'), config.seed)
+    batches = Shuffled(sources.open_source(config.data, 'train'), config.seed)
     step_fn = jax.jit(train.make_train_step(config, method, optimiser), donate_argnums=0)
     values = []
     for step in range(steps):
@@ -197,7 +198,7 @@ def test_unsuitable_fields_are_named_with_the_cure(data, tmp_path, field, value,
 def test_batches_are_a_function_of_the_step_alone_and_cover_every_epoch(data):
     config = tiny.config(data)
     source = sources.open_source(config.data, 'train')
-    first, again = (pipeline.shuffled(source, 3) for _ in range(2))
+    first, again = (Shuffled(source, 3) for _ in range(2))
     assert_same(pipeline.batch(first, range(40, 48)), pipeline.batch(again, range(40, 48)))
     epochs = [[first[e * len(source) + i]['case'] for i in range(len(source))] for e in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(e['case'] for e in source)

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ambdiff import files
+from ambdiff.data import source as source_lib
 from ambdiff.data.example import Example
 from ambdiff.errors import UserError
 
@@ -48,19 +49,24 @@ def record(example: Example, dtype: type) -> dict:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """Random access to the examples of a split, as `ambdiff.data.example` describes them.
+class Source(source_lib.Source):
+    """Random access to the examples of a split of a built data set.
 
     Attributes:
       stored: the parts of the split, data sources of one builder.
       patients: each patient of the split once.
-      fresh_answers: for simulated raters, (row, count, rng) -> uint8 [count, H, W]: fresh answers to the row's image,
-        each by a rater drawn uniformly; None where the raters are people.
+      fresh_answers: as `ambdiff.data.source.Source` says.
+      records: the files of a data set that was built from files.
     """
 
     stored: Sequence
     patients: Sequence[str]
     fresh_answers: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
+    records: Sequence[pathlib.Path] = ()
+
+    def files(self) -> Sequence[pathlib.Path]:
+        """The files of records."""
+        return self.records
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -84,6 +90,12 @@ class Source:
             'patient': found['patient'].decode(),
             'spacing': found['spacing'],
         }
+
+
+def source(builder: tfds.core.DatasetBuilder, parts: Sequence[str], patients: Sequence[str]) -> Source:
+    """The source of a split that is made of some splits of a builder whose data set was built from files."""
+    records = [pathlib.Path(path) for part in parts for path in builder.info.splits[part].filepaths]
+    return Source([builder.as_data_source(split=part) for part in parts], patients, records=records)
 
 
 def opened(make: Callable[..., tfds.core.GeneratorBasedBuilder], build_dir: str | os.PathLike, **arguments):

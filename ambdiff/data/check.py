@@ -23,65 +23,45 @@ _PICTURES = 8  # a split, evenly spaced
 
 def examine(data) -> tuple[dict, dict, list[str]]:
     """({split: its Survey}, {split: some examples}, faults, a line each) of the data that a config names."""
-    from ambdiff.data import example
+    from ambdiff.data import example, sources
+    from ambdiff.data.source import Faulty
     from ambdiff.data.survey import Survey, leaks
 
-    # Readers then keep nothing, and tell a fault when its case is read, so that one does not hide the others.
-    limit, example.MEMORY_LIMIT = example.MEMORY_LIMIT, 0
     surveys, pictures, faults = {}, {}, {}
-    try:
-        for split in example.SPLITS:
+    for split in example.SPLITS:
+        try:
+            source = sources.open_source(data, split, walk=True)
+        except Faulty as error:
+            faults |= dict.fromkeys(map(_line, error.faults))
+            continue
+        except UserError as error:
+            faults[_line(error)] = None
+            continue
+        survey, pictures[split] = Survey(data.num_classes), []
+        chosen = set(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int).tolist())
+        for row in tqdm(range(len(source)), desc=split, unit=' cases', mininterval=_seconds()):
             try:
-                source = _open(data, split)
-            except UserError as error:
-                faults |= dict.fromkeys(map(_line, (error, *_others(data))))
+                found = source[row]
+            except Exception as error:  # a stranger's file can break a reader in any way: told, and the rest goes on
+                faults[_fault(split, row, error)] = None
+                chosen.add(row + 1)  # the next one stands in
                 continue
-            faults |= dict.fromkeys(map(_line, getattr(source, 'faults', ())))
-            survey, pictures[split] = Survey(data.num_classes), []
-            chosen = set(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int).tolist())
-            for row in tqdm(range(len(source)), desc=split, unit=' cases', mininterval=_seconds()):
-                try:
-                    found = source[row]
-                except UserError as error:
-                    faults[_line(error)] = None
-                    chosen.add(row + 1)  # the next one stands in
-                    continue
-                survey.add(found)
-                if row in chosen:
-                    pictures[split].append(found)
-            survey.stored_sizes.update(getattr(source, 'stored_sizes', {}))
-            survey.notes.update(getattr(source, 'notes', {}))
-            survey.dropped_slices = getattr(source, 'dropped_slices', 0)
-            if survey.count:
-                surveys[split] = survey
-            faults |= dict.fromkeys(f'{split}: {line}' for line in survey.repeated_cases())
-    finally:
-        example.MEMORY_LIMIT = limit
+            survey.add(found)
+            if row in chosen:
+                pictures[split].append(found)
+        survey.findings = source.findings()
+        faults |= dict.fromkeys(map(_line, survey.findings.faults))
+        if survey.count:
+            surveys[split] = survey
+        faults |= dict.fromkeys(f'{split}: {line}' for line in survey.repeated_cases())
     return surveys, pictures, [*faults, *(f'leak: {line}' for line in leaks(surveys))]
 
 
-def _open(data, split):
-    """The source of a split; a builder builds from sound cases alone, so for others the cases are read themselves."""
-    from ambdiff.data import sources
-    from ambdiff.data.files import cases
-
-    try:
-        return sources.open_source(data, split)
-    except UserError:
-        if not (data.builder and data.path and cases.looks_like_cases(pathlib.Path(data.path).expanduser())):
-            raise
-    plain = data.copy_and_resolve_references()
-    plain.builder = ''
-    return sources.open_source(plain, split)
-
-
-def _others(data):
-    """The faults beside the one that stopped a builder whose files are no cases to be read themselves."""
-    if data.builder != 'ms_mri' or not data.path:
-        return []
-    from ambdiff.data.ms_mri import scans
-
-    return scans.faults(pathlib.Path(data.path).expanduser().absolute(), data.intensity)
+def _fault(split, row, error):
+    """A line on an example that cannot be read."""
+    if isinstance(error, UserError):
+        return _line(error)
+    return _line(f'{split}: example {row} cannot be read ({type(error).__name__}: {error})')
 
 
 def _line(fault):

@@ -6,6 +6,7 @@ needs no saved position, and the order does not depend on the number of hosts or
 
 import concurrent.futures
 import logging
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from ambdiff.data.shuffle import Shuffled
+from ambdiff.data.source import Findings, Source
 from ambdiff.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,13 +24,13 @@ Example = dict[str, np.ndarray]
 _MOST_IN_A_ROW = 16
 
 
-class Readable:
+class Readable(Source):
     """A source without its records that cannot be read: in the place of each stands the next one that can.
 
     Which one that is depends on the source alone, so that every host and every later run takes the same.
     """
 
-    def __init__(self, source: Sequence[Example]):
+    def __init__(self, source: Source):
         self._source = source
         self.corrupt: dict[int, str] = {}  # record: why
 
@@ -36,8 +38,18 @@ class Readable:
         """Records, the unreadable ones among them."""
         return len(self._source)
 
-    def __getattr__(self, name: str):
-        return getattr(self._source, name)
+    @property
+    def patients(self) -> Sequence[str]:
+        """Of the source."""
+        return self._source.patients
+
+    def files(self) -> Sequence[pathlib.Path]:
+        """Of the source."""
+        return self._source.files()
+
+    def findings(self) -> Findings:
+        """Of the source."""
+        return self._source.findings()
 
     def _read(self, place: int) -> Example:
         try:
@@ -78,9 +90,9 @@ class Readable:
 class Rows:
     """The rows of all batches, one after the other: the shuffled, repeated source; rows[r] is an example."""
 
-    def __init__(self, source: Sequence[Example], seed: int):
+    def __init__(self, source: Source, seed: int):
         self.source = Readable(source)
-        self._shuffled = shuffled(self.source, seed)
+        self._shuffled = Shuffled(self.source, seed)
 
     @property
     def corrupt(self) -> dict[int, str]:
@@ -90,11 +102,6 @@ class Rows:
     def __getitem__(self, row: int) -> Example:
         """Row r; any number is one."""
         return self._shuffled[row]
-
-
-def shuffled(source: Sequence[Example], seed: int) -> Shuffled:
-    """The endless shuffled source; every epoch has an order of its own."""
-    return Shuffled(source, seed)
 
 
 def batch(examples: Sequence[Example], rows: Sequence[int]) -> Example:

@@ -1,19 +1,18 @@
 """Where examples come from: opens whatever the data config names.
 
-A source is random access: `len(source)`, and `source[i]` is the example dict of
-`ambdiff.data.example`. The layout of `path` is told by its content: an HDF5 file or a pickle by its
-signature, a folder by the folders in it.
+Two tables, a line for each: LAYOUTS, the readers of data as it lies on disk, told apart by what is there; BUILDERS,
+data sets that are built once and then read at random. All give a `ambdiff.data.source.Source`.
 """
 
+import dataclasses
 import importlib
 import pathlib
 
-import h5py
+import ml_collections
 import numpy as np
 
 from ambdiff.data import example, splits
-from ambdiff.data.files import cases
-from ambdiff.data.layouts import case_folder, cimd_folder, hpunet_crops, knegt_pickle, numpy_pickle, phiseg_hdf5
+from ambdiff.data.source import Layout, Source
 from ambdiff.errors import UserError
 
 HELP = (
@@ -23,45 +22,73 @@ HELP = (
     'python -m ambdiff.main --config=configs/demo.py'
 )
 
-# Builders that need files, and where those come from.
-FROM_FILES = {
-    'lidc': (
-        'the folder of the DICOM files of LIDC-IDRI (docs/data/lidc.md): --config.data.path=FOLDER; '
-        'without data, run python -m ambdiff.main --config=configs/demo.py'
+# Modules of ambdiff.data.layouts; the first whose matches(path) holds reads the path (docs/add_a_reader.md).
+LAYOUTS = (
+    'hpunet_crops',
+    'case_folder',
+    'cimd_folder',
+    'knegt_pickle',
+    'phiseg_hdf5',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Builder:
+    """A data set that is built.
+
+    Attributes:
+      module: has open_split(data, split, walk) and split_table(data); where no files are needed,
+        open_split(build_dir, image_size, split).
+      files: what config.data.path must name, and what runs without; '' where no files are needed.
+      notice: what must be said wherever the data shows.
+    """
+
+    module: str
+    files: str = ''
+    notice: str = ''
+
+
+BUILDERS = {
+    'lidc': Builder(
+        'ambdiff.data.lidc.scans',
+        files='the folder of the DICOM files of LIDC-IDRI (docs/data/lidc.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/demo.py',
     ),
-    'ms_mri': (
-        'the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
-        'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated'
+    'ms_mri': Builder(
+        'ambdiff.data.ms_mri.scans',
+        files='the ISBI-2015 longitudinal MS lesion challenge (docs/data/ms_mri.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/ms_mri.py:simulated',
     ),
-    'folder': 'a folder a case with image.* and mask_*.* (docs/data/folder.md): --config.data.path=FOLDER',
-    'bone_us': (
-        'a folder a case with image.* and mask_*.* (docs/data/bone_us.md): --config.data.path=FOLDER; '
-        'without data, run python -m ambdiff.main --config=configs/bone_us.py:simulated'
+    'folder': Builder(
+        'ambdiff.data.folder',
+        files='a folder a case with image.* and mask_*.* (docs/data/folder.md): --config.data.path=FOLDER',
     ),
-}
-_NOTICES = {
-    'lidc_simulated': 'Outlines by real radiologists; the images are simulated.',
-    'ms_mri_simulated': 'Simulated: the images and the raters are computed, and no patient is shown.',
-    'bone_us_simulated': 'Simulated: the images and the raters are computed, and no patient is shown.',
-}
-BUILDERS = (*FROM_FILES, *_NOTICES)
-_MODULES = {
-    'lidc': 'ambdiff.data.lidc.scans',
-    'ms_mri': 'ambdiff.data.ms_mri.scans',
-    'folder': 'ambdiff.data.folder',
-    'bone_us': 'ambdiff.data.bone_us.scans',
-    'lidc_simulated': 'ambdiff.data.lidc.simulated',
-    'ms_mri_simulated': 'ambdiff.data.ms_mri.simulated',
-    'bone_us_simulated': 'ambdiff.data.bone_us.simulated',
+    'bone_us': Builder(
+        'ambdiff.data.bone_us.scans',
+        files='a folder a case with image.* and mask_*.* (docs/data/bone_us.md): --config.data.path=FOLDER; '
+        'without data, run python -m ambdiff.main --config=configs/bone_us.py:simulated',
+    ),
+    'lidc_simulated': Builder(
+        'ambdiff.data.lidc.simulated', notice='Outlines by real radiologists; the images are simulated.'
+    ),
+    'ms_mri_simulated': Builder(
+        'ambdiff.data.ms_mri.simulated',
+        notice='Simulated: the images and the raters are computed, and no patient is shown.',
+    ),
+    'bone_us_simulated': Builder(
+        'ambdiff.data.bone_us.simulated',
+        notice='Simulated: the images and the raters are computed, and no patient is shown.',
+    ),
 }
 
 
-def open_source(data, split: str):
+def open_source(data: ml_collections.ConfigDict, split: str, *, walk: bool = False) -> Source:
     """The examples of a split of the data that a config names.
 
     Args:
       data: the config's data group.
       split: 'train', 'validation' or 'test'.
+      walk: for who goes through all examples once and wants every fault (`ambdiff.data.source.Layout`).
 
     Raises:
       UserError: nothing is named, or it cannot be read as it is; the message names the cure.
@@ -77,41 +104,32 @@ def open_source(data, split: str):
         )
     if data.builder and data.builder not in BUILDERS:
         raise UserError(f"config.data.builder '{data.builder}' does not exist; choose {', '.join(BUILDERS)}")
-    if data.builder in FROM_FILES or not data.path:
-        return _open_builder(data, split)
-    path = pathlib.Path(data.path).expanduser()
-    layout = _layout(path)
-    if data.channels != 1 and layout is not case_folder:  # which compares it with each file
-        raise UserError(f'config.data.channels is {data.channels}; this data has 1 channel')
-    return layout.open_split(path, split, data)
+    if builder := _builder(data):
+        return _open_builder(builder, data, split, walk)
+    path, layout = _layout(data)
+    return layout.open_split(path, split, data, walk)
 
 
-def notice(data) -> str:
+def notice(data: ml_collections.ConfigDict) -> str:
     """What must be said wherever this data shows: that it is simulated; '' for real data."""
-    return '' if data.path else _NOTICES.get(data.builder, '')
+    return '' if data.path or not data.builder else BUILDERS[data.builder].notice
 
 
-def write_splits(data, workdir: pathlib.Path) -> None:
+def write_splits(data: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes <workdir>/splits.csv, which case and patient is in which split, where the reader of data.path decides it.
 
     As patients.csv beside the cases it gives the same splits again.
     """
-    if not data.path or data.builder == 'ms_mri':  # whose folds are its splits
-        return
-    if data.builder == 'lidc':
-        from ambdiff.data.lidc import scans
-
-        splits.write_table(workdir / 'splits.csv', scans.split_table(data))
-        return
-    path = pathlib.Path(data.path).expanduser()
-    layout = _layout(path)
-    if layout is case_folder:
-        splits.write_table(workdir / 'splits.csv', case_folder.split_table(path))
-    elif layout is knegt_pickle:
-        splits.write_table(workdir / 'splits.csv', knegt_pickle.split_table(path, data))
+    if builder := _builder(data):
+        table = importlib.import_module(builder.module).split_table(data) if builder.files else {}
+    else:
+        path, layout = _layout(data)
+        table = layout.split_table(path, data)
+    if table:
+        splits.write_table(workdir / 'splits.csv', table)
 
 
-def describe(source) -> str:
+def describe(source: Source) -> str:
     """One line on a source: cases, patients, raters and the share of empty masks.
 
     The share is of at most 1000 cases, evenly spaced.
@@ -122,25 +140,35 @@ def describe(source) -> str:
     empty = np.mean(np.concatenate([~masks.any((1, 2)) for masks in raters]))
     counts = sorted({len(masks) for masks in raters})
     number = str(counts[0]) if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'
-    patients = getattr(source, 'patients', None)
-    if patients is None:
-        patients = [source[row]['patient'] for row in range(len(source))]
-    known = f'{len(set(patients))} patients' if all(patients) else 'patients unknown'
+    known = f'{len(set(source.patients))} patients' if all(source.patients) else 'patients unknown'
     return f'{len(source)} cases, {known}, {number} raters, {empty:.0%} of masks empty'
 
 
-def _open_builder(data, split):
+def _builder(data) -> Builder | None:
+    """The builder that gives the data; None where a layout does."""
     if not data.builder:
-        raise UserError(f'no data: config.data.path and config.data.builder are empty; {HELP}')
-    if data.builder in FROM_FILES and not data.path:
-        raise UserError(f'no data: config.data.path is empty; {FROM_FILES[data.builder]}')
+        if not data.path:
+            raise UserError(f'no data: config.data.path and config.data.builder are empty; {HELP}')
+        return None
+    builder = BUILDERS[data.builder]
+    return builder if builder.files or not data.path else None
+
+
+def _open_builder(builder, data, split, walk):
+    if builder.files and not data.path:
+        raise UserError(f'no data: config.data.path is empty; {builder.files}')
     # Imported only now: tensorflow-datasets takes seconds, and readers of files need none of it.
-    builder = importlib.import_module(_MODULES[data.builder])
-    if data.builder in FROM_FILES:
-        source = builder.open_split(data, split)
+    module = importlib.import_module(builder.module)
+    if builder.files:
+        source = module.open_split(data, split, walk)
     else:
-        source = builder.open_split(data.build_dir, data.image_size, split)
-    first = source[0]
+        source = module.open_split(data.build_dir, data.image_size, split)
+    try:
+        first = source[0]
+    except UserError:
+        if walk:
+            return source
+        raise
     channels, raters = first['image'].shape[-1], len(first['masks'])
     if data.channels != channels:
         raise UserError(
@@ -151,30 +179,25 @@ def _open_builder(data, split):
     return source
 
 
-def _layout(path):
-    """The reader module for what lies at `path`."""
+def _layout(data) -> tuple[pathlib.Path, Layout]:
+    """config.data.path, and the reader of what lies there."""
+    path = pathlib.Path(data.path).expanduser()
     try:
-        if path.is_dir():
-            if hpunet_crops.split_folders(path):
-                return hpunet_crops
-            if cases.looks_like_cases(path):
-                return case_folder
-            if cimd_folder.split_folders(path):
-                return cimd_folder
-            inside = next(iter(sorted(path.glob('*.h*5'))), None)
-            hint = f'; did you mean {inside}?' if inside else f'; {HELP}'
-            raise UserError(
-                f'{path}: the folder has no case, expected CASE/image.* with mask_1.*, mask_2.* .., or '
-                f'training/CASE/image_*.jpg with label0_.jpg ..{hint}'
-            )
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
-        if not path.is_file():  # a pipe or a device: reading may never end
+        if not (path.is_file() or path.is_dir()):  # a pipe or a device: reading may never end
             raise UserError(f'{path}: neither a file nor a folder (config.data.path); {HELP}')
-        if numpy_pickle.is_pickle(path):
-            return knegt_pickle
+        for name in LAYOUTS:
+            layout = importlib.import_module(f'ambdiff.data.layouts.{name}')
+            if layout.matches(path):
+                return path, layout
+        if path.is_file():
+            raise UserError(f'{path}: not an HDF5 file, or damaged at its start; {HELP}')
+        inside = next(iter(sorted(path.glob('*.h*5'))), None)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
-    if not h5py.is_hdf5(path):
-        raise UserError(f'{path}: not an HDF5 file, or damaged at its start; {HELP}')
-    return phiseg_hdf5
+    hint = f'; did you mean {inside}?' if inside else f'; {HELP}'
+    raise UserError(
+        f'{path}: the folder has no case, expected CASE/image.* with mask_1.*, mask_2.* .., or '
+        f'training/CASE/image_*.jpg with label0_.jpg ..{hint}'
+    )

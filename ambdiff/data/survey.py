@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ambdiff.data.example import Example
+from ambdiff.data.source import Findings
 
 
 @dataclasses.dataclass
@@ -21,9 +22,8 @@ class Survey:
       patients: examples of each patient, '' for unknown.
       raters: of how many examples each number of raters is.
       images: digest of each image that is not one flat value -> the names of its cases.
-      sizes, stored_sizes: height and width as trained on, and as stored, of how many examples.
-      notes: what reading converted or lost, and in how many examples.
-      dropped_slices: slices that are no examples, since no rater drew in them.
+      sizes: height and width as trained on, of how many examples.
+      findings: what reading met.
     """
 
     num_classes: int = 1
@@ -33,9 +33,7 @@ class Survey:
     raters: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     images: dict[bytes, list[str]] = dataclasses.field(default_factory=dict)
     sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    stored_sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    notes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    dropped_slices: int = 0
+    findings: Findings = dataclasses.field(default_factory=Findings)
     _spacing: list = dataclasses.field(default_factory=list)
     _areas: list = dataclasses.field(default_factory=list)
     _agreement: list = dataclasses.field(default_factory=list)
@@ -78,7 +76,7 @@ class Survey:
             'raters a case': _counts({str(n): count for n, count in sorted(self.raters.items())}),
             'masks missing': f'{self._missing} of {self._missing + len(areas)}',
             'size': _counts({_by(size): count for size, count in self.sizes.most_common()}),
-            'size as stored': _counts({_by(size): count for size, count in self.stored_sizes.most_common()})
+            'size as stored': _counts({_by(size): count for size, count in self.findings.stored_sizes.most_common()})
             or 'unknown',
             'spacing, mm': _range(spacing) + f' ({len(spacing)} cases)' * (0 < len(spacing) < self.count),
             'empty masks': f'{np.mean(areas == 0):.1%}',
@@ -89,9 +87,9 @@ class Survey:
 
     def remarks(self) -> list[str]:
         """What is no fault but should be known."""
-        found = [f'{note}: {count} cases' for note, count in self.notes.items()]
-        if self.dropped_slices:
-            found.append(f'{self.dropped_slices} slices in which no rater drew are left out')
+        found = [f'{note}: {count} cases' for note, count in self.findings.notes.items()]
+        if self.findings.dropped_slices:
+            found.append(f'{self.findings.dropped_slices} slices in which no rater drew are left out')
         twice = [names for names in self.images.values() if len(names) > 1]
         if twice:
             found.append(f'{len(twice)} images are there more than once (first: {" and ".join(twice[0][:2])})')
@@ -130,10 +128,6 @@ def pairwise_iou(masks: np.ndarray, num_classes: int = 1) -> float:
         iou = np.divide(both, union, out=np.ones_like(both), where=union > 0)
         values.append(iou[np.triu_indices(len(masks), 1)].mean())
     return float(np.mean(values))
-
-
-def _sizes(counts):
-    return _counts({_by(size): count for size, count in counts.most_common()})
 
 
 def _by(size):

@@ -53,6 +53,11 @@ class Case:
         """Whether the image's kind of file can hold more than one slice."""
         return self.image.suffix.lower() not in ('.png', '.jpg', '.jpeg')
 
+    def files(self) -> list[pathlib.Path]:
+        """Image and masks, of a series each of its files."""
+        paths = [self.image, *self.masks] if self.image else list(self.masks)
+        return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
 
 @dataclasses.dataclass(frozen=True)
 class Read:

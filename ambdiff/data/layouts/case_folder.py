@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from ambdiff.data import example, splits
+from ambdiff.data import example, source, splits
 from ambdiff.data.files import cases as case_files
 from ambdiff.data.files.cases import Case
 from ambdiff.errors import UserError
@@ -30,56 +30,61 @@ _log = logging.getLogger(__name__)
 TABLE = 'patients.csv'
 
 
-def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
-    """The examples of a split ('train', 'validation' or 'test') of the folder `root`.
+def matches(path: pathlib.Path) -> bool:
+    """Whether one of the first folders below a folder holds a file of this layout."""
+    return path.is_dir() and case_files.looks_like_cases(path)
 
-    With example.MEMORY_LIMIT = 0 faults of a case are told when it is read, else now.
+
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict, walk: bool = False) -> 'Source':
+    """The examples of a split of the folder `root`; see `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: no case, a faulty case or table, or one patient in two splits; the message names the place and the
         cure.
     """
-    cases, table = checked(root, data.num_raters)
+    cases, table = checked(root, data.num_raters, walk)
     chosen = [case for case in cases if table[case.name][1] == split]
     if not chosen:
         raise UserError(
             f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in {TABLE}"
         )
-    return Source(root, split, chosen, [table[case.name][0] for case in chosen], data)
+    return Source(root, split, chosen, [table[case.name][0] for case in chosen], data, walk)
 
 
-def checked(root: pathlib.Path, num_raters: int) -> tuple[list[Case], dict[str, tuple[str, str]]]:
+def checked(root: pathlib.Path, num_raters: int, walk: bool = False) -> tuple[list[Case], dict[str, tuple[str, str]]]:
     """The cases below a folder and {case: (patient, split)}, their files found but not read.
 
     Raises:
       UserError: as `open_split`.
     """
     cases = _cases(root)
-    if example.MEMORY_LIMIT:
-        for case in cases:
-            if case.fault:
-                raise UserError(case.fault)
+    if fault := next((case.fault for case in cases if case.fault and not walk), ''):
+        raise UserError(fault)
     most = max((case for case in cases if not case.fault), key=lambda case: len(case.masks))
     if len(most.masks) > num_raters:
         raise UserError(
             f'{root}: the case {most.name} has {len(most.masks)} masks, but config.data.num_raters is '
             f'{num_raters}; set --config.data.num_raters={len(most.masks)}'
         )
-    table = split_table(root, cases)
-    for patient, where in splits.shared_patients(table).items():
-        message = f"{root}: the patient '{patient}' is in {' and '.join(where)}; keep each patient in one split"
-        if example.MEMORY_LIMIT:
-            raise UserError(message)
+    table = _table(root, cases)
+    shared = splits.shared_patients(table)
+    if shared and not walk:
+        patient, where = next(iter(shared.items()))
+        raise UserError(f"{root}: the patient '{patient}' is in {' and '.join(where)}; keep each patient in one split")
     return cases, table
 
 
-def split_table(root: pathlib.Path, cases: list[Case] | None = None) -> dict[str, tuple[str, str]]:
+def split_table(root: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
     """{case: (patient, split)} of every case; patient is '' where no table names it.
 
     Raises:
       UserError: a fault of the table or of the folders of splits.
     """
-    cases = _cases(root) if cases is None else cases
+    del data
+    return _table(root, _cases(root))
+
+
+def _table(root, cases):
     names = [case.name for case in cases if not case.fault]
     path = root / TABLE
     rows = _by_case(path, cases, splits.read_table(path)) if path.is_file() else dict.fromkeys(names, ('', ''))
@@ -141,23 +146,16 @@ def _cases(root):
     return cases
 
 
-class Source:
-    """Random access to the examples of one split: `len`, and an example dict by index.
+class Source(source.Source):
+    """Random access to the examples of one split.
 
-    A split below example.MEMORY_LIMIT is read once and kept; a larger one is read case by case, the last one kept.
-
-    Attributes:
-      patients: the patient of each example.
-      notes: what was converted or lost in reading so far, and in how many examples.
-      dropped_slices: slices in which no rater drew.
-      stored_sizes: height and width before cropping or resizing, and of how many examples so far.
+    A split below example.MEMORY_LIMIT is read once and kept; a larger one, and one that is walked through, is read case
+    by case, the last one kept.
     """
 
-    def __init__(self, root, split, cases, patients, data):
-        self.notes: collections.Counter = collections.Counter()
-        self.stored_sizes: collections.Counter = collections.Counter()
-        self.dropped_slices = 0
-        self._root, self._data = root, data
+    def __init__(self, root, split, cases, patients, data, walk):
+        self._found = found = source.Findings()
+        self._root, self._data, self._walk, self._cases = root, data, walk, cases
         self._last, self._kept = (None, None), None
         self._entries = []
         progress = tqdm(cases, desc=f'{split}: masks', unit=' cases', delay=2, leave=False)
@@ -167,21 +165,32 @@ class Source:
             raise UserError(f"{root}: no rater drew in any slice of the split '{split}'; nothing can be learnt from it")
         self.patients = [patient for _, patient, _ in self._entries]
         size = len(self) * data.image_size**2 * (4 * data.channels + data.num_raters)
+        if walk:
+            return
         if size < example.MEMORY_LIMIT:
             rows = tqdm(range(len(self)), desc=f'{split}: images', unit=' examples', delay=2, leave=False)
             self._kept = [self._make(row) for row in rows]
             self._last = (None, None)
-            if self.dropped_slices:
-                _log.info('%s: %s: %d slices in which no rater drew are left out', root, split, self.dropped_slices)
-            for note, count in self.notes.items():
+            if found.dropped_slices:
+                _log.info('%s: %s: %d slices in which no rater drew are left out', root, split, found.dropped_slices)
+            for note, count in found.notes.items():
                 _log.warning('%s: %s: %s in %d of %d examples', root, split, note, count, len(self))
-        elif example.MEMORY_LIMIT:
+        else:
             _log.warning(
                 '%s: %s needs %d MiB, so cases are read again in every epoch; this is slow for volumes',
                 root,
                 split,
                 size >> 20,
             )
+
+    def files(self) -> list[pathlib.Path]:
+        """Images, masks and the table."""
+        table = self._root / TABLE
+        return [path for case in self._cases for path in case.files()] + [table] * table.is_file()
+
+    def findings(self) -> source.Findings:
+        """What was converted, lost and left out in reading so far."""
+        return self._found
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -203,12 +212,12 @@ class Source:
         try:
             drawn = case_files.drawn(case, self._data.num_classes)
         except UserError:
-            if example.MEMORY_LIMIT:
+            if not self._walk:
                 raise
             return [None]
         if len(drawn) == 1:
             return [None]
-        self.dropped_slices += int(np.count_nonzero(~drawn))
+        self._found.dropped_slices += int(np.count_nonzero(~drawn))
         return np.flatnonzero(drawn).tolist()
 
     def _read(self, case):
@@ -241,8 +250,8 @@ class Source:
             spacing=read.spacing,
             present=present,
         )
-        self.notes.update(read.notes)
-        self.stored_sizes[image.shape[:2]] += 1
+        self._found.notes.update(read.notes)
+        self._found.stored_sizes[image.shape[:2]] += 1
         if self._data.fit == 'crop' and np.count_nonzero(made['masks']) < np.count_nonzero(masks):
-            self.notes['drawn pixels outside the centre crop, lost (config.data.fit=resize keeps them)'] += 1
+            self._found.notes['drawn pixels outside the centre crop, lost (config.data.fit=resize keeps them)'] += 1
         return made

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from ambdiff.data import example
+from ambdiff.data import example, source
 from ambdiff.errors import UserError
 
 FOLDERS = {
@@ -45,13 +45,25 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
-    """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
+def matches(path: pathlib.Path) -> bool:
+    """Whether a folder has cases or splits of this layout."""
+    return path.is_dir() and bool(split_folders(path))
+
+
+def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
+    """No table: the folders are the splits."""
+    del path, data
+    return {}
+
+
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict, walk: bool = False) -> 'Source':
+    """The cases of a split of the folder `root`; see `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: no such split, a case that lacks a file, or a damaged or mismatched image; the
         message names the file and the cure.
     """
+    source.require_one(root, data, classes=False)
     if data.num_classes > 1:
         raise UserError(
             f'{root}: this layout stores masks as JPEG, yes or no; set --config.data.num_classes=1, or keep label '
@@ -81,7 +93,7 @@ def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
         raise UserError(
             f"{folder}: the split '{split}' has no case; expected folders with image_*.jpg, label0_.jpg, label1_.jpg .."
         )
-    return Source(folder, cases, data)
+    return Source(folder, cases, data, walk)
 
 
 def cut(cases: list, missing: list[str]) -> dict[str, list]:
@@ -94,25 +106,30 @@ def cut(cases: list, missing: list[str]) -> dict[str, list]:
     return parts
 
 
-class Source:
-    """Random access to the cases of one folder: `len`, and an example dict by index.
+class Source(source.Source):
+    """Random access to the cases of one folder.
 
-    A split below example.MEMORY_LIMIT is decoded once and kept as 8-bit images and masks; a larger
-    one is decoded case by case. With a limit of 0 the faults of a case are told when it is read, else at once.
+    A split below example.MEMORY_LIMIT is decoded once and kept as 8-bit images and masks; a larger one, and one that
+    is walked through, is decoded case by case.
     """
 
-    def __init__(self, folder, cases, data):
+    def __init__(self, folder, cases, data, walk):
         self.patients = [''] * len(cases)
         self._folder, self._size, self._fit = folder, data.image_size, data.fit
         self._cases, self._num_raters = cases, data.num_raters
         self._files = self._kept = None
-        if not example.MEMORY_LIMIT:
+        if walk:
             return
         self._files = [_files_of(case, data.num_raters) for case in cases]
         with _open(self._files[0][0]) as image:
             pixels = image.width * image.height
         if len(cases) * pixels * (1 + data.num_raters) < example.MEMORY_LIMIT:
             self._kept = [_read(*files) for files in self._files]
+
+    def files(self) -> list[pathlib.Path]:
+        """Images and masks."""
+        every = (path for case in self._cases for path in case.iterdir())
+        return [path for path in every if IMAGE.fullmatch(path.name) or LABEL.fullmatch(path.name)]
 
     def __len__(self) -> int:
         """The number of cases."""

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ambdiff.data import example
+from ambdiff.data import example, source
 from ambdiff.errors import UserError
 
 FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
@@ -38,42 +38,52 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
-    """The cases of a split ('train', 'validation' or 'test') of the folder `root`.
+def matches(path: pathlib.Path) -> bool:
+    """Whether a folder has a split of this layout."""
+    return path.is_dir() and bool(split_folders(path))
+
+
+def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
+    """No table: the folders are the splits."""
+    del path, data
+    return {}
+
+
+def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict, walk: bool = False) -> 'Source':
+    """The cases of a split of the folder `root`; see `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: no such split, an image without its masks, a patient in two splits, or a damaged or mismatched image;
         the message names the file and the cure.
     """
-    if data.num_classes > 1:
-        raise UserError(f'{root}: this layout has one class; set --config.data.num_classes=1')
+    source.require_one(root, data)
     folders = split_folders(root)
     if split not in folders:
         raise UserError(f"{root}: has no {FOLDERS[split]}/images with {FOLDERS[split]}/gt for the split '{split}'")
     patients = {name: {path.name for path in _folders(folder / 'images')} for name, folder in folders.items()}
     for name, here in patients.items():
-        # A check of the data goes on to tell the rest, and this among its leaks.
-        if name != split and (shared := here & patients[split]) and example.MEMORY_LIMIT:
+        # Who walks through the data goes on to tell the rest, and this among its leaks.
+        if name != split and (shared := here & patients[split]) and not walk:
             raise UserError(
                 f'{root}: {len(shared)} patients are in both {FOLDERS[split]} and {FOLDERS[name]} '
                 f"(first: '{min(shared)}'); move each to one split"
             )
-    return Source(folders[split], data)
+    return Source(folders[split], data, walk)
 
 
-class Source:
-    """Random access to the cases of one split: `len`, and an example dict by index.
+class Source(source.Source):
+    """Random access to the cases of one split.
 
-    A split below example.MEMORY_LIMIT is decoded once and kept as stored images and packed masks; a larger one is
-    decoded case by case. With a limit of 0 the faults of a case are told when it is read, else at once.
+    A split below example.MEMORY_LIMIT is decoded once and kept as stored images and packed masks; a larger one, and one
+    that is walked through, is decoded case by case.
     """
 
-    def __init__(self, folder, data):
+    def __init__(self, folder, data, walk):
         self._size, self._fit, self._num_raters = data.image_size, data.fit, data.num_raters
         self._files = _cases(folder)
         self.patients = [patient for patient, _, _, _ in self._files]
         self._kept = None
-        if not example.MEMORY_LIMIT:
+        if walk:
             return
         for entry in self._files:
             _check_raters(*entry, data.num_raters)
@@ -84,6 +94,10 @@ class Source:
                 quiet = len(self) < 500
                 wait = 0.5 if sys.stderr.isatty() else 10
                 self._kept = list(tqdm(read, folder.name, len(self), disable=quiet, mininterval=wait, unit=' slices'))
+
+    def files(self) -> list[pathlib.Path]:
+        """Images and masks."""
+        return [path for _, _, image, masks in self._files for path in (image, *masks)]
 
     def __len__(self) -> int:
         """The number of cases."""

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from ambdiff.data import example, splits
+from ambdiff.data import example, source, splits
 from ambdiff.data.layouts import numpy_pickle
 from ambdiff.data.lidc import outlines
 from ambdiff.data.lidc import splits as lidc_splits
@@ -27,24 +27,28 @@ from ambdiff.errors import UserError
 _MAX_SHARED = 8  # pixels of all cases over the file's bytes; at least one byte each, unless arrays are shared
 
 
-def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
-    """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
+def matches(path: pathlib.Path) -> bool:
+    """Whether a file is a pickle."""
+    return path.is_file() and numpy_pickle.is_pickle(path)
+
+
+def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict, walk: bool = False) -> 'Source':
+    """The cases of a split of the file at `path`; see `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: the file is damaged, asks to run code, or has a case that is not as described above; the message names
         the case and the cure.
     """
-    if data.num_classes > 1:
-        raise UserError(f'{path}: this layout has one class; set --config.data.num_classes=1')
+    source.require_one(path, data)
     cases, divided = _divided(path, data)
-    if example.MEMORY_LIMIT and (fault := next((case.fault for case in cases if case.fault), '')):
+    if not walk and (fault := next((case.fault for case in cases if case.fault), '')):
         raise UserError(fault)
     if shared := splits.shared_patients(divided):
         logging.warning("%s: %d patients are in two splits of '%s'", path, len(shared), data.lidc_split)
     chosen = [case for case in cases if divided[case.name][1] == split]
     if not chosen:
         raise UserError(f"{path}: the split '{split}' has no case among {len(cases)}; choose another split")
-    return Source(chosen, [divided[case.name][0] for case in chosen], data)
+    return Source(path, chosen, [divided[case.name][0] for case in chosen], data)
 
 
 def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
@@ -65,15 +69,17 @@ def _divided(path, data):
     }
 
 
-class Source:
-    """Random access to the cases of one split: `len`, and an example dict by index.
+class Source(source.Source):
+    """Random access to the cases of one split, all of them in memory, packed."""
 
-    With example.MEMORY_LIMIT = 0 a fault of a case is told when it is read, else before.
-    """
-
-    def __init__(self, cases, patients, data):
+    def __init__(self, path, cases, patients, data):
         self.patients = patients
+        self._path = path
         self._cases, self._size, self._fit, self._num_raters = cases, data.image_size, data.fit, data.num_raters
+
+    def files(self) -> list[pathlib.Path]:
+        """The one file."""
+        return [self._path]
 
     def __len__(self) -> int:
         """The number of cases."""

@@ -16,7 +16,7 @@ import h5py
 import ml_collections
 import numpy as np
 
-from ambdiff.data import example
+from ambdiff.data import example, source
 from ambdiff.errors import UserError
 
 GROUPS = {'train': 'train', 'validation': 'val', 'test': 'test'}
@@ -27,19 +27,31 @@ _MAX_UIDS = 1 << 30  # bytes
 _MAX_RATIO = 2000  # of what is claimed to what is there; deflate's own limit is 1032
 
 
-def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) -> 'Source':
-    """The cases of a split ('train', 'validation' or 'test') of the file at `path`.
+def matches(path: pathlib.Path) -> bool:
+    """Whether a file is HDF5, told by its signature."""
+    return path.is_file() and h5py.is_hdf5(path)
+
+
+def split_table(path: pathlib.Path, data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
+    """No table: the file has its splits."""
+    del path, data
+    return {}
+
+
+def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict, walk: bool = False) -> 'Source':
+    """The cases of a split of the file at `path`; see `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: the file is damaged, lacks something, contradicts itself, or has a patient in two
         splits; the message names the place and the cure.
     """
+    source.require_one(path, data, classes=False)
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
         raise UserError(f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again') from error
     try:
-        return _open_group(file, path, split, data)
+        return _open_group(file, path, split, data, walk)
     except UserError:
         raise
     except MemoryError as error:
@@ -48,30 +60,31 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict) 
         raise UserError(f'{path}: damaged ({_line(error)}); copy or download it again') from error
 
 
-def _open_group(file, path, split, data) -> 'Source':
+def _open_group(file, path, split, data, walk):
     patients = {}
     for name in GROUPS.values():
         if name in file or name == GROUPS[split]:
             patients[name] = _patients(file, path, name)
     for name, here in patients.items():
         shared = set(here) & set(patients[GROUPS[split]])
-        if name != GROUPS[split] and shared and example.MEMORY_LIMIT:  # a check of the data goes on to tell the rest
+        if name != GROUPS[split] and shared and not walk:  # a check of the data goes on to tell the rest
             raise UserError(
                 f'{path}: {len(shared)} patients are in both {GROUPS[split]} and {name} '
                 f"(first: '{min(shared)}'); split by patient, so that uids are disjoint"
             )
-    return Source(file, path, GROUPS[split], patients[GROUPS[split]], data)
+    return Source(file, path, GROUPS[split], patients[GROUPS[split]], data, walk)
 
 
-class Source:
-    """Random access to the cases of one group: `len`, and an example dict by index.
+class Source(source.Source):
+    """Random access to the cases of one group.
 
     A split below example.MEMORY_LIMIT is read and checked once and kept as float32 images and uint8
-    masks; a larger one is read and checked case by case.
+    masks; a larger one, and one that is walked through, is read and checked case by case.
     """
 
-    def __init__(self, file, path, group, patients, data):
+    def __init__(self, file, path, group, patients, data, walk):
         self.patients = patients
+        self._path = path
         self._group, self._size, self._fit = group, data.image_size, data.fit
         self._num_classes = data.num_classes
         self._where = f'{path}: {group}'
@@ -92,10 +105,14 @@ class Source:
         _check_storage(f'{self._where}/labels', labels)
         self._images, self._labels = images, labels
         height, width = images.shape[1:]
-        if len(patients) * height * width * (4 + data.num_raters) < example.MEMORY_LIMIT:
+        if not walk and len(patients) * height * width * (4 + data.num_raters) < example.MEMORY_LIMIT:
             blocks = [self._read(start, min(start + BLOCK, len(patients))) for start in range(0, len(patients), BLOCK)]
             self._images, self._labels = (np.concatenate(part) for part in zip(*blocks, strict=True))
             file.close()
+
+    def files(self) -> list[pathlib.Path]:
+        """The one file."""
+        return [self._path]
 
     def __len__(self) -> int:
         """The number of cases."""

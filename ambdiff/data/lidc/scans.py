@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ambdiff.data import built, example, splits
+from ambdiff.data import built, example, source, splits
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.data.files import intensity
 from ambdiff.data.lidc import crop, outlines, tree, xml
@@ -142,9 +142,9 @@ def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcCo
     return home.parent / f'parts-{version}-{built.digest(repr(settings))}'
 
 
-def _outlines(source, scans, faults):
+def _outlines(named, scans, faults):
     """(series -> nodules, {series: patient} of every series with outlines, also of those that are not in the tree)."""
-    path = pathlib.Path(source).expanduser() if source else None
+    path = pathlib.Path(named).expanduser() if named else None
     if path is None or not path.is_dir():
         by_series = {}
         for nodule in outlines.read_nodules(path):
@@ -225,20 +225,32 @@ def _facts(whole, faults, patient_of, split_of, found):
     return facts
 
 
-class Source:
-    """Random access to the examples of a split, as `ambdiff.data.example` describes them.
+class Source(source.Source):
+    """Random access to the examples of a split of the data set that was built.
 
-    A split below example.MEMORY_LIMIT is decoded once and kept, its masks as packed bits; a larger one is decoded
-    record by record. `patients` names each patient of the split once, `faults` what the build left out, a line each.
+    A split below example.MEMORY_LIMIT is decoded once and kept, its masks as packed bits; a larger one, and one that is
+    only walked through, is decoded record by record. `patients` names each patient of the split once.
     """
 
-    def __init__(self, stored: Sequence, patients: list[str], data, faults: Sequence[str] = ()):
-        self.stored, self.patients, self.faults = stored, patients, faults
+    def __init__(self, builder, split: str, data, walk: bool = False):
+        facts = builder.info.metadata
+        self.stored, self.patients = builder.as_data_source(split=split), facts[split]
+        self._faults = facts['faults']
+        self._records = [pathlib.Path(path) for path in builder.info.splits[split].filepaths]
         self._kind, self._hu_window = data.intensity, tuple(data.hu_window)
-        if len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
+        stored = self.stored
+        if not walk and len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
             quiet, wait = len(stored) < 2000, 0.5 if sys.stderr.isatty() else 10
             rows = tqdm(range(len(stored)), 'lidc: reading', unit=' slices', disable=quiet, mininterval=wait)
             self.stored = [stored[row] for row in rows]
+
+    def files(self) -> Sequence[pathlib.Path]:
+        """The files of records."""
+        return self._records
+
+    def findings(self) -> source.Findings:
+        """What the build left out."""
+        return source.Findings(faults=self._faults)
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -259,13 +271,14 @@ class Source:
         }
 
 
-def open_split(data, split: str) -> Source:
+def open_split(data, split: str, walk: bool = False) -> Source:
     """Opens a split, building the data set on first use.
 
     Args:
       data: the config's data group; path, build_dir, image_size, spacing, outlines, lidc_split, intensity, hu_window
         and num_raters are read.
       split: 'train', 'validation' or 'test'.
+      walk: as in `ambdiff.data.source.Layout`.
 
     Raises:
       UserError: a field is wrong, nothing can be read at path, or the split has no case.
@@ -273,8 +286,7 @@ def open_split(data, split: str) -> Source:
     builder = _opened(data)
     if split not in builder.info.splits:
         raise UserError(f"{data.path}: no series of the split '{split}' is there ({builder.info.metadata['summary']})")
-    facts = builder.info.metadata
-    return Source(builder.as_data_source(split=split), facts[split], data, facts['faults'])
+    return Source(builder, split, data, walk)
 
 
 def split_table(data) -> dict[str, tuple[str, str]]:
@@ -299,9 +311,9 @@ def _opened(data):
     if data.lidc_split not in lidc_splits.RULES:
         raise UserError(f"config.data.lidc_split is '{data.lidc_split}'; choose {', '.join(lidc_splits.RULES)}")
     path = pathlib.Path(data.path).expanduser().absolute()
-    source = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
+    drawn = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
     # Another tree or other outlines are another data set; the tree may be deleted once it is built.
-    name = built.digest(repr((str(path), source)))
+    name = built.digest(repr((str(path), drawn)))
     resampled = f'_{data.spacing:g}mm' if data.spacing else ''
     config = LidcConfig(
         name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',
@@ -309,7 +321,7 @@ def _opened(data):
         spacing=float(data.spacing),
         split=data.lidc_split,
         path=str(path),
-        outlines=source,
+        outlines=drawn,
     )
     builder = built.opened(Lidc, data.build_dir, config=config)
     home = pathlib.Path(builder.data_dir)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from ambdiff.data import built, example
 from ambdiff.data.files import cases, images, intensity
 from ambdiff.data.files.volume import Volume
+from ambdiff.data.source import Faulty
 from ambdiff.errors import UserError
 
 SEQUENCES = ('flair', 'mprage', 't2', 'pd')
@@ -256,16 +257,34 @@ def folds(subjects: list[str], fold: int) -> dict[str, list[str]]:
     return {'train': train, 'validation': [validation], 'test': [test]}
 
 
-def open_split(data, split: str) -> built.Source:
+def open_split(data, split: str, walk: bool = False) -> built.Source:
     """Opens a split of the fold that a config names, building the data set on first use.
 
     Args:
       data: the config's data group; path, build_dir, image_size, fit, spacing, intensity, num_raters and fold are read.
       split: 'train', 'validation' or 'test'.
+      walk: as in `ambdiff.data.source.Layout`.
 
     Raises:
-      UserError: files are missing, damaged or do not fit each other; the message names one.
+      UserError: files are missing, damaged or do not fit each other; the message names one. With `walk` it is a
+        `Faulty` that names all.
     """
+    try:
+        return _opened(data, split)
+    except UserError as error:
+        if not walk:
+            raise
+        root = pathlib.Path(data.path).expanduser().absolute()
+        raise Faulty(list(dict.fromkeys([str(error), *faults(root, data.intensity)]))) from error
+
+
+def split_table(data) -> dict[str, tuple[str, str]]:
+    """No table: the folds are the splits, and each subject is in one."""
+    del data
+    return {}
+
+
+def _opened(data, split):
     if data.num_raters != _NUM_RATERS:
         raise UserError(f'config.data.num_raters is {data.num_raters}; ms_mri has {_NUM_RATERS} raters')
     root = pathlib.Path(data.path).expanduser().absolute()
@@ -282,8 +301,7 @@ def open_split(data, split: str) -> built.Source:
         intensity=data.intensity,
     )
     builder = built.opened(MsMri, data.build_dir, config=config)
-    stored = [builder.as_data_source(split=subject) for subject in chosen]
-    source = built.Source(stored, chosen)
+    source = built.source(builder, chosen, chosen)
     if not len(source):
         raise UserError(f'{root}: no rater drew in {", ".join(chosen)}, so the split {split} has no slice')
     return source
