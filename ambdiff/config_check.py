@@ -18,19 +18,25 @@ _CHOICES = {
 }
 
 _MANY = 10**9
+# Sizes are bounded far above what anybody trains, since configs that come with weights are anybody's.
 _RANGES = {
-    'model.channels': (1, _MANY),
-    'model.channel_mult': (1e-3, _MANY),
-    'model.num_res_blocks': (1, _MANY),
-    'model.num_heads': (1, _MANY),
-    'model.num_groups': (1, _MANY),
-    'model.patch_size': (1, _MANY),
+    'model.channels': (1, 8192),
+    'model.channel_mult': (1e-3, 1024),
+    'model.num_res_blocks': (1, 32),
+    'model.num_heads': (1, 1024),
+    'model.num_groups': (1, 8192),
+    'model.patch_size': (1, 256),
     'model.dropout': (0, 0.99),
+    'data.image_size': (1, 16384),
+    'data.channels': (1, 1024),
+    'data.num_raters': (1, 10_000),
     'data.num_classes': (1, 254),
-    'diffusion.num_steps': (1, _MANY),
+    'data.hu_window': (-1e6, 1e6),
+    'data.spacing': (0, 1000),
+    'diffusion.num_steps': (1, 10**6),
     'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
-    'method.image_repeats': (1, _MANY),
-    'method.latent_dim': (1, _MANY),
+    'method.image_repeats': (1, 64),
+    'method.latent_dim': (1, 4096),
     'method.vlb_weight': (0, _MANY),
     'method.kl_weight': (0, _MANY),
     'train.updates_per_batch': (1, _MANY),
@@ -69,8 +75,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     diffusion, method = config.diffusion, config.method
     if len(method.image_range) != 2 or len(diffusion.mask_range) != 2:
         raise UserError('config.method.image_range and config.diffusion.mask_range are pairs (low, high)')
-    if not config.model.channel_mult:
-        raise UserError('config.model.channel_mult needs at least one level')
+    if not 1 <= len(config.model.channel_mult) <= 10:
+        raise UserError('config.model.channel_mult needs one number a level, for 1 to 10 levels')
+    window = config.data.hu_window
+    if len(window) != 2 or window[0] >= window[1]:
+        raise UserError(f'config.data.hu_window={tuple(window)} must be a pair (low, high), low below high')
     if method.loss == 'cross_entropy' and diffusion.prediction != 'x0':
         raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
     if method.target == 'posterior' and method.loss != 'cross_entropy':

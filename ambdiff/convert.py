@@ -28,7 +28,7 @@ from ambdiff.errors import UserError
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
 from ambdiff.released import files, layout
-from ambdiff.runtime import checkpoint
+from ambdiff.runtime import checkpoint, weights_file
 
 _FIRST = 'input_blocks.0.0.weight'
 _RELEASED_COPIES = 4
@@ -193,7 +193,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
         raise UserError(f'{source}: {error}') from error
     place = pathlib.Path(output)
     if place.suffix == '.safetensors':
-        checkpoint.save_safetensors(place, params, config, step=0, dtype='float32')
+        weights_file.save_safetensors(place, params, config, step=0, dtype='float32')
         return
     if place.is_file() or (place / 'checkpoints').exists():
         raise UserError(f'--output={output} is taken: name a new folder, or a .safetensors file')
@@ -227,7 +227,7 @@ def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str)
     if pathlib.Path(output).suffix != '.safetensors':
         raise UserError(f'--output={output} must end in .safetensors')
     params, step = _load(source, config)
-    checkpoint.save_safetensors(output, {'unet': params['unet']}, config, step)
+    weights_file.save_safetensors(output, {'unet': params['unet']}, config, step)
 
 
 def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> dict:

@@ -12,7 +12,8 @@ from ambdiff import evaluate, methods, metrics, sampling, train
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.runtime import sharding
-from ambdiff.runtime.checkpoint import load_safetensors, load_weights, save_safetensors
+from ambdiff.runtime.checkpoint import load_weights
+from ambdiff.runtime.weights_file import load_safetensors, save_safetensors
 
 
 @pytest.fixture(scope='module')

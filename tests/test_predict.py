@@ -15,7 +15,7 @@ from PIL import Image
 from ambdiff import modes, predict
 from ambdiff.errors import UserError
 from ambdiff.prediction import cases as predict_cases
-from ambdiff.runtime import checkpoint, sharding
+from ambdiff.runtime import checkpoint, sharding, weights_file
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'png16'])
@@ -112,10 +112,10 @@ def write_nifti(path, mask, spacing):
 def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
     weights, bright, tmp_path, trained, spacing, radius
 ):
-    params, _, step = checkpoint.load_safetensors(weights)
+    params, _, step = weights_file.load_safetensors(weights)
     config = checkpoint.load_config(weights).copy_and_resolve_references()
     config.data.spacing = trained
-    checkpoint.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
+    weights_file.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
     mask = tiny.disc((60, 64), (33, 21), radius)
     write_nifti(tmp_path / 'a.nii', mask, spacing)
     assert tiny.run_predict(tmp_path / 'w.safetensors', tmp_path / 'a.nii', tmp_path / 'out', '--at=21,33') == 0
@@ -130,10 +130,10 @@ def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
 
 
 def test_what_cannot_be_brought_to_the_training_range_is_named(weights, bright, tmp_path, capfd):
-    params, _, step = checkpoint.load_safetensors(weights)
+    params, _, step = weights_file.load_safetensors(weights)
     config = checkpoint.load_config(weights).copy_and_resolve_references()
     config.data.spacing = 0.7
-    checkpoint.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
+    weights_file.save_safetensors(tmp_path / 'w.safetensors', params, config, step, 'float32')
     Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / 'grey.png')
     assert tiny.run_predict(tmp_path / 'w.safetensors', tmp_path / 'grey.png', tmp_path / 'out', '--at=9,9') == 0
     said = capfd.readouterr().err
@@ -245,7 +245,8 @@ def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
 
 
 def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tmp_path):
-    params, saved, step = checkpoint.load_safetensors(weights)
+    params, trained, step = weights_file.load_safetensors(weights)
+    saved = json.loads(trained.to_json())
     assert checkpoint.load_config(weights).data.image_size == tiny.SIZE
     from ambdiff.config import default
 
@@ -258,7 +259,7 @@ def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tm
             saved['model']['gone'] = 3
             return json.dumps(saved)
 
-    checkpoint.save_safetensors(tmp_path / 'old.safetensors', params, Older(), step)
+    weights_file.save_safetensors(tmp_path / 'old.safetensors', params, Older(), step)
     older = checkpoint.load_config(tmp_path / 'old.safetensors')
     assert older.data.hu_window == default().data.hu_window and older.model.channel_mult == (1,)
     with pytest.raises(UserError, match='does not exist'):
@@ -266,7 +267,7 @@ def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tm
 
 
 def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
-    params, _, _ = checkpoint.load_safetensors(weights)
+    params, _, _ = weights_file.load_safetensors(weights)
     config = checkpoint.load_config(weights)
     with checkpoint.Checkpointer(tmp_path / 'work') as checkpointer:
         for step in (3, 5):

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 import sys
 import zipfile
 
@@ -13,7 +14,7 @@ import safetensors.numpy
 from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.released import files
-from ambdiff.runtime import checkpoint
+from ambdiff.runtime import weights_file
 
 
 @pytest.fixture(scope='module')
@@ -33,21 +34,43 @@ def _same(a, b):
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / 'diverged.safetensors'
     safetensors.numpy.save_file({'a.weight': np.full((2, 2), np.nan, np.float32)}, path)
-    with pytest.raises(UserError, match=r'a\.weight is not finite'):
+    with pytest.raises(UserError, match=r'a\.weight holds values that are not finite'):
         files.read_state_dict(path)
 
 
 def test_a_file_of_ours_is_told_from_a_released_one(tmp_path):
     path = tmp_path / 'ours.safetensors'
-    checkpoint.save_safetensors(path, {'unet': {'a': np.ones(1)}}, default(), step=3)
+    weights_file.save_safetensors(path, {'unet': {'a': np.ones(1)}}, default(), step=3)
     with pytest.raises(UserError, match='is an ambdiff file already'):
         files.read_state_dict(path)
+
+
+@pytest.mark.parametrize('name', ['weights.pt', 'weights.safetensors'])
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (b'\n<!DOCTYPE html><html>', 'is a web page, not weights'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\n', 'run git lfs pull'),
+    ],
+)
+def test_a_web_page_or_pointer_in_the_place_of_weights_is_told(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    (tmp_path / name).write_bytes(content)
+    for read in (files.read_state_dict, weights_file.load_safetensors):
+        with pytest.raises(UserError, match=said):
+            read(tmp_path / name)
+
+
+def test_names_of_a_compiled_network_in_safetensors_are_read(tmp_path):
+    path = tmp_path / 'compiled.safetensors'
+    safetensors.numpy.save_file({'module._orig_mod.a.weight': np.ones((2, 2), np.float32)}, path)
+    assert list(files.read_state_dict(path)) == ['a.weight']
 
 
 def test_without_torch_a_pt_file_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     path = tmp_path / 'savedmodel.pt'
-    path.write_bytes(b'PK\3\4')
+    path.write_bytes(b'\x80\2')
     with pytest.raises(UserError, match='pip install torch'):
         files.read_state_dict(path)
     with pytest.raises(UserError, match='pip install torch'):
@@ -74,7 +97,17 @@ def test_a_pt_file_is_read_and_written_exactly(pt, tmp_path, state_dict):
     _same(files.read_state_dict(back), state_dict)
 
 
-@pytest.mark.parametrize('kind', ['old format', 'of DistributedDataParallel', 'bfloat16'])
+prefixed = lambda prefix: lambda tensors: {f'{prefix}{name}': tensor for name, tensor in tensors.items()}
+WRAPPED = {
+    'of DistributedDataParallel': prefixed('module.'),
+    'of torch.compile': prefixed('_orig_mod.'),
+    'of both': prefixed('module._orig_mod.'),
+    'with the epoch': lambda tensors: {'epoch': 3, 'state_dict': tensors, 'optimizer': {'state': {}}},
+    'with the epoch, of torch.compile': lambda tensors: {'model': prefixed('_orig_mod.')(tensors), 'loss': 0.1},
+}
+
+
+@pytest.mark.parametrize('kind', ['old format', 'bfloat16', *WRAPPED])
 def test_other_ways_of_saving_the_weights_are_read(torch, tmp_path, state_dict, kind):
     path = tmp_path / 'savedmodel.pt'
     tensors = {name: torch.tensor(array) for name, array in state_dict.items()}
@@ -85,7 +118,7 @@ def test_other_ways_of_saving_the_weights_are_read(torch, tmp_path, state_dict, 
         torch.save(tensors, path)
         state_dict = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     else:
-        torch.save({f'module.{name}': tensor for name, tensor in tensors.items()}, path)
+        torch.save(WRAPPED[kind](tensors), path)
     _same(files.read_state_dict(path), state_dict)
 
 
@@ -128,14 +161,15 @@ def test_files_of_other_kinds_are_refused(torch, tmp_path):
         files.read_state_dict(path)
     for content, message in (
         ([torch.ones(2)], 'holds no state_dict but list'),
-        ({'model': {'a': torch.ones(2)}}, 'model is not a tensor of floats but dict'),
+        ({'net': {'a': torch.ones(2)}, 'ema': {'a': torch.ones(2)}}, "several state_dicts ('net', 'ema')"),
+        ({'model': {'a': 3}}, 'model is not a tensor of floats but dict'),
         ({'a': torch.ones(2, dtype=torch.int64)}, 'a is not a tensor of floats'),
         ({'a': torch.ones(2).to_sparse()}, 'a is not a tensor of floats'),
         ({3: torch.ones(2)}, 'its key 3 is not a name'),
         ({'a': torch.ones(1).expand(1000)}, 'larger than what the file stores'),
     ):
         torch.save(content, path)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=re.escape(message)):
             files.read_state_dict(path)
 
 

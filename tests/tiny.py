@@ -8,7 +8,7 @@ import numpy as np
 
 from ambdiff import methods, predict
 from ambdiff.config import default, learns_fast
-from ambdiff.runtime import checkpoint
+from ambdiff.runtime import weights_file
 
 SIZE = 16  # pixels of the model's images
 
@@ -84,7 +84,7 @@ def write_weights(path):
     params = jax.jit(methods.create(tiny).init)(jax.random.key(0), {'image': image})
     rng = np.random.default_rng(0)  # at its start the network's output is zero
     params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), np.float32), params)
-    checkpoint.save_safetensors(path, params, tiny, step=7, dtype='float32')
+    weights_file.save_safetensors(path, params, tiny, step=7, dtype='float32')
     return path
 
 

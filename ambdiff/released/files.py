@@ -17,6 +17,10 @@ import safetensors.numpy
 
 from ambdiff.errors import UserError
 from ambdiff.files import whole_file
+from ambdiff.runtime.weights_file import damage, mistaken
+
+# What DistributedDataParallel and torch.compile put before every name.
+_WRAPPERS = ('module.', '_orig_mod.')
 
 
 def _import_torch():
@@ -38,13 +42,18 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f'{path} is not a file')
+    try:
+        what = mistaken(path)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror or error})') from error
+    if what:
+        raise UserError(f'{path} is {what}')
     state_dict = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pt(path)
-    if state_dict and all(name.startswith('module.') for name in state_dict):
-        # What DistributedDataParallel puts before every name.
-        state_dict = {name.removeprefix('module.'): array for name, array in state_dict.items()}
+    while prefix := next((p for p in _WRAPPERS if state_dict and all(name.startswith(p) for name in state_dict)), None):
+        state_dict = {name.removeprefix(prefix): array for name, array in state_dict.items()}
     for name, array in state_dict.items():
-        if not np.isfinite(array).all():
-            raise UserError(f'{path}: {name} is not finite; take a checkpoint from before it diverged')
+        if reason := damage(name, array):
+            raise UserError(f'{path}: {reason}; take a checkpoint from before it diverged, or copy it again')
     return state_dict
 
 
@@ -59,7 +68,6 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
-    torch = _import_torch()
     with path.open('rb') as file:
         magic = file.read(4)
     if magic[:2] == b'PK':
@@ -73,6 +81,7 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise UserError(f'{path} is a compressed archive, not what torch.save writes')
     elif magic[:1] != b'\x80':
         raise UserError(f'{path} is not a PyTorch file: give a state_dict saved by torch.save')
+    torch = _import_torch()
     try:
         with warnings.catch_warnings(action='ignore'):
             loaded = torch.load(path, map_location='cpu', weights_only=True)
@@ -85,7 +94,23 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f'{path} is cut short or damaged: {str(error).splitlines()[0]}') from error
     if not isinstance(loaded, Mapping) or not loaded:
         raise UserError(f'{path} holds no state_dict but {type(loaded).__name__}')
+    loaded = _unwrapped(torch, path, loaded)
     return {_text(path, name): _array(torch, path, name, value) for name, value in loaded.items()}
+
+
+def _unwrapped(torch, path: pathlib.Path, loaded: Mapping) -> Mapping:
+    """The state_dict inside what training programs save around it: {'state_dict': .., 'epoch': ..} and the like."""
+    if any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        return loaded
+    weights = lambda value: (
+        isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor) for v in value.values())
+    )
+    inside = [name for name, value in loaded.items() if weights(value)]
+    if len(inside) > 1:
+        raise UserError(
+            f'{path} holds several state_dicts ({", ".join(map(repr, inside[:10]))}): save the one to be used alone'
+        )
+    return loaded[inside[0]] if inside else loaded
 
 
 def _text(path: pathlib.Path, name: object) -> str:

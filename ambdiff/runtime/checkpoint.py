@@ -1,4 +1,4 @@
-"""Checkpoints of a run (Orbax), and weights as one .safetensors file.
+"""Checkpoints of a run (Orbax), and the weights in them or in a file.
 
   <workdir>/checkpoints/<step>/state   step, parameters and optimiser state: what resuming needs
   <workdir>/checkpoints/<step>/ema     the averaged weights: what sampling needs
@@ -21,14 +21,13 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
-import safetensors.numpy
 from flax import traverse_util
 
-from ambdiff import files, methods
+from ambdiff import config_saved, methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
-from ambdiff.runtime import hosts, integrity
+from ambdiff.runtime import hosts, integrity, weights_file
+from ambdiff.runtime.weights_file import load_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +238,7 @@ def _existing(path: str) -> pathlib.Path:
 
 def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
     """(the folder of checkpoints, the newest step that can be read) of a workdir, or the step whose folder this is."""
-    step = int(place.name) if place.name.isdigit() and (place / 'ema').is_dir() else None
+    step = int(place.name) if integrity.is_step(place.name) and (place / 'ema').is_dir() else None
     folder = place.parent if step is not None else place / 'checkpoints'
     if not folder.is_dir():
         raise UserError(
@@ -273,9 +272,12 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
         saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+        saved = json.loads(config_saved.restored(saved, path).to_json())
         _check_architecture(saved, config, path)
         target = {'ema': _abstract_params(saved, config, where)}
-        return _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema'], step
+        params = _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema']
+    weights_file.check(params, folder / str(step))
+    return params, step
 
 
 def load_config(path: str) -> ml_collections.ConfigDict:
@@ -289,64 +291,17 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     """
     place = _existing(path)
     if place.is_file():
-        saved = load_safetensors(place)[1]
-    else:
-        folder, step = _find_step(place)
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
-            saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
-    config = default()
-    try:
-        for group, fields in saved.items():
-            if not isinstance(fields, dict):
-                config[group] = fields
-                continue
-            for name, value in fields.items():
-                if name in config[group]:
-                    config[group][name] = tuple(value) if isinstance(value, list) else value
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path} has a damaged config: {error}') from error
-    return config.lock()
-
-
-def save_safetensors(
-    path: str | os.PathLike, params: Any, config: ml_collections.ConfigDict, step: int, dtype='float16'
-) -> None:
-    """Writes weights, with the config and step as metadata, whole or not at all."""
-    flat = traverse_util.flatten_dict(params, sep='/')
-    tensors = {name: np.ascontiguousarray(np.asarray(v), dtype) for name, v in flat.items()}
-    metadata = {'format': 'ambdiff', 'config': config.to_json(), 'step': str(step)}
-    files.write_whole(path, safetensors.numpy.save(tensors, metadata))
-
-
-def load_safetensors(path: str | os.PathLike) -> tuple[dict, dict, int]:
-    """(float32 weights as a nested dict, config as a plain dict, step).
-
-    Raises:
-      UserError: not a .safetensors file of this project, or cut short.
-    """
-    try:
-        with safetensors.safe_open(path, 'np') as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError) as error:
-        raise UserError(f'{path} is not a whole .safetensors file: {error}') from error
-    if metadata.get('format') != 'ambdiff':
-        raise UserError(
-            f'{path} carries no ambdiff config: bring released weights in with python -m ambdiff.convert --from_torch='
-        )
-    try:
-        config, step = json.loads(metadata['config']), int(metadata['step'])
-        if not all(isinstance(config[group], dict) for group in ('data', 'model', 'diffusion', 'method')):
-            raise ValueError('its config is not one of ambdiff')
-        return traverse_util.unflatten_dict(flat, sep='/'), config, step
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise UserError(f'{path} has damaged metadata: {error}') from error
+        return load_safetensors(place)[1]
+    folder, step = _find_step(place)
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
+        saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
+    return config_saved.restored(saved, path)
 
 
 def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
     loaded, saved, step = load_safetensors(path)
-    _check_architecture(saved, config, path)
+    _check_architecture(json.loads(saved.to_json()), config, path)
     # A file for sampling leaves out what only training uses (AMN, ACN).
     wanted = _abstract_params({'method': {**config.method, 'encoders': 'none'}}, config, where)
     have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))

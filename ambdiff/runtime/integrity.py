@@ -46,6 +46,9 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
     try:
         if listed:
             files = json.loads((folder / _MANIFEST).read_bytes())
+            unlisted = set(items) - {pathlib.PurePath(name).parts[0] for name in files}
+            if unlisted:
+                return f'{_MANIFEST} lists no file of {", ".join(sorted(unlisted))}'
             for name, (size, crc) in files.items():
                 path = folder / name
                 if pathlib.PurePath(name).parts[0] not in items:
@@ -63,15 +66,20 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
             store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': f'file://{folder / item}/'}).result()
             for key in store.list().result():
                 store.read(key).result()
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         return first_line(error)
     return None
+
+
+def is_step(name: str) -> bool:
+    """Whether a folder's name is a step's: str.isdigit() alone takes superscripts and other scripts' digits."""
+    return name.isascii() and name.isdigit()
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
     """The steps that have a folder here, whole or not, newest first."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    return sorted((int(name) for name in names if is_step(name)), reverse=True)
 
 
 def newest_good(folder: pathlib.Path, items: tuple[str, ...]) -> tuple[int | None, dict[int, str]]:
