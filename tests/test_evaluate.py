@@ -2,6 +2,7 @@
 
 import json
 
+import devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,12 +58,13 @@ def test_training_leaves_scalars_events_and_pictures_of_samples(run):
     assert pictures[0].read_bytes().startswith(b'\x89PNG')
 
 
-def draw(run, devices=8, number=4, **fields):
+def draw(run, over=1, number=4, **fields):
     config = run[0].copy_and_resolve_references()
     for name, value in fields.items():
         config.sample[name] = value
     method = methods.create(config)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ('data', 'model'))
+    with devices.visible(over):
+        mesh = sharding.local_mesh()
     params, _ = load_weights(str(run[1]), config, sharding.replicated(mesh))
     # Far from trained: masks that hold something, and differ.
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
@@ -73,13 +75,13 @@ def draw(run, devices=8, number=4, **fields):
 
 
 def test_a_mask_depends_on_its_key_alone_not_on_devices_or_chunks(run):
-    reference = draw(run, devices=1)
+    reference = draw(run)
     assert reference.any() and not reference.all()
     assert len({m.tobytes() for m in reference[0]}) > 1, 'samples of an image do not differ'
     per_mask = methods.create(run[0]).bytes_per_mask(16) / 2**20
-    np.testing.assert_array_equal(draw(run, devices=8), reference)
-    np.testing.assert_array_equal(draw(run, devices=2, memory_mib=per_mask * 2.5), reference)
-    np.testing.assert_array_equal(draw(run, devices=1, number=2), reference[:2])
+    np.testing.assert_array_equal(draw(run, over=8), reference)
+    np.testing.assert_array_equal(draw(run, over=2, memory_mib=per_mask * 2.5), reference)
+    np.testing.assert_array_equal(draw(run, number=2), reference[:2])
 
 
 def test_too_little_memory_for_one_mask_is_said(run):
