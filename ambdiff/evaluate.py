@@ -156,7 +156,7 @@ def _evaluate(config, folder, mesh, method, source, params, step) -> dict:
     cases = load(source, chosen[rows])
     sampler = sampling.Sampler(config, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main())
+    samples = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
     cases, samples = gather(cases, samples, len(chosen))
     if not hosts.is_main():
         hosts.meet('evaluation is written')
