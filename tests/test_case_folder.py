@@ -352,3 +352,23 @@ def test_the_builder_gives_the_examples_of_the_reader(tmp_path):
             assert areas(theirs[case]) == areas(item) and theirs[case]['patient'] == item['patient']
             assert theirs[case]['present'].sum() == item['present'].sum() == (2 if 'volume' in case else 3)
             np.testing.assert_array_equal(theirs[case]['spacing'], item['spacing'])
+
+
+@pytest.mark.parametrize(
+    'name', ['mask2.png', 'Mask-2.png', 'mask_2.bmp', 'mask_2.npy', 'rater2_mask.png', 'masks.tif']
+)
+def test_a_mask_of_another_name_is_a_fault_and_no_lost_rater(tmp_path, name):
+    write_cases(tmp_path, 3, raters=2)
+    shutil.copy(tmp_path / 'case1' / 'mask_0.png', tmp_path / 'case1' / name)
+    with pytest.raises(UserError, match=rf'{name}: is not read, since masks are named mask_NAME\.png'):
+        opened(tmp_path)
+
+
+def test_other_files_of_a_case_are_named_but_for_notes_and_a_desktops(tmp_path, caplog):
+    write_cases(tmp_path, 3)
+    for number in range(3):
+        for name in ('Thumbs.db', 'notes.txt', 'image.json', '.DS_Store', 'overlay.png'):
+            (tmp_path / f'case{number}' / name).write_bytes(b'x')
+    found = [opened(tmp_path, split).findings().unread for split in example.SPLITS]
+    assert all(len(lines) == 1 and 'overlay.png: neither image.* nor mask_*.*, not read' in lines[0] for lines in found)
+    assert caplog.text.count('overlay.png') == 3 and 'Thumbs' not in caplog.text

@@ -1,5 +1,6 @@
 """HPU-Net's PNG crops: images and masks as stored, and one line for each mistake in a file."""
 
+import shutil
 import struct
 import zlib
 
@@ -117,3 +118,15 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
     write(tmp_path, slices=1)
     (tmp_path / 'test' / 'images' / 'LIDC-IDRI-01').mkdir()
     fails(tmp_path, 'both train and test', 'LIDC-IDRI-01')
+
+
+@pytest.mark.parametrize('name', ['{}_l9.PNG', '{}-l3.png', '{}_l00.png', 'x_l1.png'])
+def test_a_mask_of_another_name_is_a_fault_and_no_lost_rater(tmp_path, name):
+    write(tmp_path, slices=1)
+    image = sorted((tmp_path / 'train' / 'images').rglob('*.png'))[0]
+    folder = tmp_path / 'train' / 'gt' / image.parent.name
+    shutil.copy(sorted(folder.iterdir())[0], folder / name.format(image.stem))
+    (folder / 'Thumbs.db').write_bytes(b'')
+    with pytest.raises(UserError, match=r'of a rater of its own|is not there'):
+        sources.open_source(settings(tmp_path), 'train')
+    assert len(sources.open_source(settings(tmp_path), 'train', walk=True).findings().faults) == 1

@@ -45,10 +45,11 @@ def test_colour_becomes_luminance_and_the_volume_says_so_unless_three_channels_a
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, len(mode)), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'a.png')
     read = image_files.read(tmp_path / 'a.png')
-    expected = pixels[..., :3] @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(read.values[0, ..., 0], expected, atol=0.51)
-    assert read.notes == ('colour converted to luminance',)
-    np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png', channels=3).values[0], pixels[..., :3])
+    colours = pixels[..., :3] * (pixels[..., 3:] / 255 if mode == 'RGBA' else 1)
+    np.testing.assert_allclose(read.values[0, ..., 0], colours @ [0.299, 0.587, 0.114], atol=1)
+    notes = ('colour converted to luminance', 'transparency laid over black')
+    assert read.notes == notes[: len(mode) - 2]
+    np.testing.assert_allclose(image_files.read(tmp_path / 'a.png', channels=3).values[0], colours, atol=0.51)
 
 
 def test_pages_of_a_tiff_are_slices_and_must_be_alike(tmp_path):
@@ -67,10 +68,10 @@ def test_a_mask_with_a_palette_gives_its_labels_and_a_coloured_one_is_refused(tm
     picture.putdata(labels.ravel().tolist())
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     picture.save(tmp_path / 'a.png')
-    np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png', labels=True).values[0, ..., 0], labels)
+    np.testing.assert_array_equal(image_files.read(tmp_path / 'a.png', classes=1).values[0, ..., 0], labels)
     Image.fromarray(np.full((2, 2, 3), (255, 0, 0), np.uint8)).save(tmp_path / 'b.png')
     with pytest.raises(UserError, match=r'b\.png: a mask in colour'):
-        image_files.read(tmp_path / 'b.png', labels=True)
+        image_files.read(tmp_path / 'b.png', classes=1)
 
 
 ORIENTATIONS = [
@@ -163,7 +164,7 @@ def test_nan_becomes_the_smallest_value_and_is_refused_in_a_mask(tmp_path):
     read = image_files.read(path)
     assert read.values.min() == 5 and np.count_nonzero(read.values == 5) == 2 and '1 NaN' in read.notes[0]
     with pytest.raises(UserError, match=r'a\.nii: 1 of 27 values are NaN'):
-        image_files.read(path, labels=True)
+        image_files.read(path, classes=1)
 
 
 def write(path, kind):
@@ -278,7 +279,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line_and_nothing_else(tmp_path
     for number in range(60):
         (tmp_path / 'a').write_bytes(mutated(data, rng))
         try:
-            image_files.read(tmp_path / 'a', labels=number % 2 == 0)
+            image_files.read(tmp_path / 'a', classes=number % 2)
         except UserError as error:
             refused += 1
             assert str(error).startswith(f'{tmp_path / "a"}: ') and '\n' not in str(error)

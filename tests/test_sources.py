@@ -420,3 +420,11 @@ def test_an_hdf5_that_would_grow_far_beyond_the_file_is_refused_before_reading(
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     fails(settings(tmp_path / 'pipe'), 'train', 'pipe: neither a file nor a folder')
+
+
+@pytest.mark.parametrize('name', ['label4.jpg', 'label4_.png', 'label01_again.jpg'])
+def test_a_label_of_another_name_is_a_fault_and_no_lost_rater(tmp_path, name):
+    write_case(tmp_path / 'testing' / '1')
+    write_jpeg(tmp_path / 'testing' / '1' / 'label4_.jpg', np.zeros((16, 16)))
+    (tmp_path / 'testing' / '1' / 'label4_.jpg').rename(tmp_path / 'testing' / '1' / name)
+    fails(settings(tmp_path), 'test', 'of a rater of its own')

@@ -21,12 +21,14 @@ class Findings:
       notes: what was converted or lost, and in how many examples.
       stored_sizes: height and width before cropping or resizing, and of how many examples.
       dropped_slices: slices that are no examples, since no rater drew in them.
+      unread: files that lie among the data and are not read, a line each.
       faults: what was left out from the start and why, a line each.
     """
 
     notes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     stored_sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     dropped_slices: int = 0
+    unread: Sequence[str] = ()
     faults: Sequence[str] = ()
 
 

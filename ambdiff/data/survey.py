@@ -88,6 +88,7 @@ class Survey:
     def remarks(self) -> list[str]:
         """What is no fault but should be known."""
         found = [f'{note}: {count} cases' for note, count in self.findings.notes.items()]
+        found += self.findings.unread
         if self.findings.dropped_slices:
             found.append(f'{self.findings.dropped_slices} slices in which no rater drew are left out')
         twice = [names for names in self.images.values() if len(names) > 1]

@@ -3,10 +3,14 @@
   CASE/image.*    PNG, JPEG, TIFF, NIfTI or DICOM, or a folder image/ with one DICOM series
   CASE/mask_*.*   one a rater, PNG, JPEG, TIFF or NIfTI
 
-A mask holds 0 and 1, or 0 and 255 (65535 at 16 bit); with config.data.num_classes = K > 1, labels 0 .. K. JPEG is
-lossy, so a JPEG mask is thresholded at half, and refused where it is not nearly black and white or has classes. Any
-other value is refused, never rounded. A mask has the size of its image and, where both files tell their place in
-space, its place.
+No visible file of a case is passed over without a word: one whose name speaks of a mask and is not so (mask2.png,
+mask_2.bmp) is a fault, since a rater would be lost; any other is named, but for notes and sidecars (`is_junk`).
+
+A mask holds 0 and 1, or 0 and white (255; 65535 at 16 bit, 15 at 4); with config.data.num_classes = K > 1, labels 0 ..
+K. JPEG is lossy, so a JPEG mask is thresholded at half, and refused where it is not nearly black and white or has
+classes. Any other value is refused, never rounded; what palettes and transparency mean stands in
+`ambdiff.data.files.pictures`. A mask has the size of its image and its place in space, as far as both files tell: a
+picture that asks to be shown turned (EXIF), and a mask of its size that does not, are refused.
 """
 
 import dataclasses
@@ -25,9 +29,13 @@ from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 
 _ENDING = r'\.(png|jpe?g|tiff?|nii|nii\.gz)'
-IMAGE = re.compile(rf'image({_ENDING}|\.dcm)', re.IGNORECASE)
+IMAGE = re.compile(rf'image({_ENDING}|\.dcm|\.ima|\.dicom)', re.IGNORECASE)
 MASK = re.compile(rf'mask(?:_(.+?))?{_ENDING}', re.IGNORECASE)
-_PICTURE = re.compile(rf'.*({_ENDING}|\.dcm)', re.IGNORECASE)
+_PICTURE = re.compile(rf'.*({_ENDING}|\.dcm|\.ima|\.dicom)', re.IGNORECASE)
+_JUNK = re.compile(
+    r'thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|.*\.(txt|md|rst|log|json|ya?ml|xml|csv|tsv|html?|pdf|bval|bvec)|.*~',
+    re.IGNORECASE,
+)
 _MAX_DEPTH = 8  # folders below the root
 _WHITE = (1, 255, 65535)
 
@@ -41,12 +49,14 @@ class Case:
       image: the image file, or the folder of its series; None where there is a fault.
       masks: one file a rater, in the natural order of their names.
       fault: what is wrong with the folder, one line; '' where nothing is.
+      unread: visible files beside them that are not read.
     """
 
     name: str
     image: pathlib.Path | None
     masks: tuple[pathlib.Path, ...]
     fault: str = ''
+    unread: tuple[pathlib.Path, ...] = ()
 
     @property
     def may_have_slices(self) -> bool:
@@ -74,6 +84,11 @@ def find(root: pathlib.Path) -> Iterator[Case]:
     yield from _find(root, root, (root.resolve(),))
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file is of a kind that lies beside images without being one: a desktop's, a note, a sidecar."""
+    return name.startswith('.') or bool(_JUNK.fullmatch(name))
+
+
 def natural(text: str) -> list:
     """Sorts 'case10' after 'case9'."""
     parts = re.split(r'([0-9]{1,18})', text)  # text and numbers in turn
@@ -96,8 +111,9 @@ def _find(root, folder, above):
     folders = [path for path in paths if path.is_dir()]
     images = [path for path in files if IMAGE.fullmatch(path.name)] + [f for f in folders if f.name.lower() == 'image']
     masks = [path for path in files if MASK.fullmatch(path.name)]
+    others = [path for path in files if path not in images and path not in masks and not is_junk(path.name)]
     if images or masks:
-        yield _case(name, folder, images, masks)
+        yield _case(name, folder, images, masks, others)
     elif folder != root and not paths:
         yield Case(name, None, (), f'{folder}: an empty folder; a case has image.* and mask_*.*')
     elif folder != root and not folders and any(_PICTURE.fullmatch(path.name) for path in files):
@@ -122,18 +138,23 @@ def _is_text(name):
     return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
-def _case(name, folder, images, masks):
+def _case(name, folder, images, masks, others):
     name = folder.name if name == '.' else name
     raters = [MASK.fullmatch(mask.name)[1] for mask in masks]
     fault = ''
     if len(images) != 1:
         which = f' ({", ".join(path.name for path in images)})' if images else ''
         fault = f'{folder}: {len(images)} files image.*{which}; a case has exactly one'
+    elif lost := [path for path in others if 'mask' in path.name.lower()]:
+        fault = (
+            f'{lost[0]}: is not read, since masks are named mask_NAME.png (or .jpg, .tif, .nii, .nii.gz); rename or '
+            'convert it, or take it away'
+        )
     elif not masks:
         fault = f'{folder}: no file mask_*.*; a case has one a rater (an empty mask is an answer, no file is none)'
     elif twice := [mask for mask, rater in zip(masks, raters, strict=True) if raters.count(rater) > 1]:
         fault = f'{twice[1]}: the same rater as {twice[0].name}; keep one of them'
-    return Case(name, images[0] if len(images) == 1 else None, tuple(masks), fault)
+    return Case(name, images[0] if len(images) == 1 else None, tuple(masks), fault, tuple(others))
 
 
 def read(case: Case, data) -> Read:
@@ -158,12 +179,14 @@ def _read(case, data):
     image = image_files.read(case.image, channels=data.channels)
     _check_intensity(case.image, image, data.intensity)
     unit = intensity.to_unit(image.values, data.intensity, data.hu_window)
-    masks = np.stack([read_mask(path, case.image, image, data.num_classes) for path in case.masks], axis=1)
+    read = [_mask(path, case.image, image, data.num_classes) for path in case.masks]
+    masks = np.stack([mask for mask, _ in read], axis=1)
+    notes = dict.fromkeys((*image.notes, *(f'mask: {note}' for _, more in read for note in more)))
     spacing = image.spacing[1:]
     if data.spacing > 0:
         unit, masks = resampled(case.image, unit, masks, spacing, data.spacing)
         spacing = (data.spacing, data.spacing)
-    return Read(unit, masks, spacing, image.notes)
+    return Read(unit, masks, spacing, tuple(notes))
 
 
 def drawn(case: Case, num_classes: int) -> np.ndarray:
@@ -174,8 +197,8 @@ def drawn(case: Case, num_classes: int) -> np.ndarray:
     """
     found = None
     for path in case.masks:
-        mask = image_files.read(path, labels=True)
-        here = labels(path, mask.values[..., 0], num_classes, _is_jpeg(path)).any((1, 2))
+        mask = image_files.read(path, classes=num_classes)
+        here = labels(path, mask.values[..., 0], num_classes, _is_jpeg(path), mask.white).any((1, 2))
         if found is not None and len(found) != len(here):
             raise UserError(f'{path}: {len(here)} slices, but {case.masks[0].name} has {len(found)}; export it again')
         found = here if found is None else found | here
@@ -188,14 +211,19 @@ def read_mask(path: pathlib.Path, image_path: pathlib.Path, image: Volume, num_c
     Raises:
       UserError: unreadable, of another size or place than the image, or of other values than a mask has.
     """
-    mask = image_files.read(path, labels=True)
+    return _mask(path, image_path, image, num_classes)[0]
+
+
+def _mask(path, image_path, image, num_classes):
+    """(mask [Z, H, W], notes)."""
+    mask = image_files.read(path, classes=num_classes)
     if mask.values.shape[:3] != image.values.shape[:3]:
         raise UserError(
             f'{path}: {_size(mask)} pixels, but {image_path.name} is {_size(image)}; image and masks must have the '
             'same size'
         )
     _check_place(path, mask, image_path, image)
-    return labels(path, mask.values[..., 0], num_classes, _is_jpeg(path))
+    return labels(path, mask.values[..., 0], num_classes, _is_jpeg(path), mask.white), mask.notes
 
 
 def _is_jpeg(path):
@@ -203,7 +231,7 @@ def _is_jpeg(path):
         return file.read(3) == b'\xff\xd8\xff'
 
 
-def labels(path: pathlib.Path, values: np.ndarray, num_classes: int, lossy: bool = False) -> np.ndarray:
+def labels(path: pathlib.Path, values: np.ndarray, num_classes: int, lossy: bool = False, white: int = 0) -> np.ndarray:
     """Stored values of a mask -> uint8 of the same shape: 0 and 1, or 0 .. K, by the rule of the module docstring."""
     if lossy:
         if num_classes > 1:
@@ -220,7 +248,7 @@ def labels(path: pathlib.Path, values: np.ndarray, num_classes: int, lossy: bool
             )
         return values.astype(np.uint8)
     above = found[found != 0]
-    if len(above) > 1 or (len(above) == 1 and above[0] not in _WHITE):
+    if len(above) > 1 or (len(above) == 1 and above[0] not in (*_WHITE, white)):
         raise UserError(
             f'{path}: not a mask of yes and no, holds the values {_some(found)}; store 0 and 1 or 0 and 255, or set '
             '--config.data.num_classes for label maps'
@@ -229,8 +257,10 @@ def labels(path: pathlib.Path, values: np.ndarray, num_classes: int, lossy: bool
 
 
 def _some(found):
-    shown = ', '.join(f'{value:g}' for value in found[:4].astype(float))
-    return f'{shown} .. {float(found[-1]):g}' if len(found) > 4 else shown
+    """Values as text, told apart from what they would round to."""
+    text = lambda value: f'{value:g}' if float(f'{value:g}') == value else repr(value)
+    shown = [text(value) for value in found.astype(float).tolist()]
+    return ', '.join(shown) if len(shown) < 5 else f'{", ".join(shown[:4])} .. {shown[-1]}'
 
 
 def _size(volume):
@@ -267,6 +297,11 @@ def _check_place(path, mask, image_path, image):
     def turned(volume, plain):
         return volume.affine is not None and (volume.file_axes != plain or any(volume.file_flips))
 
+    if image.orientation != mask.orientation:
+        raise UserError(
+            f'{path}: its EXIF orientation is {mask.orientation}, {image_path.name} has {image.orientation}, so one is '
+            'shown turned; store both turned as they are shown, without an orientation'
+        )
     # A picture's rows and columns are those of a NIfTI that is stored as columns, rows, slices, and of any DICOM.
     plain = (0, 1, 2) if image.files else (2, 1, 0)
     if turned(image, plain) or turned(mask, (2, 1, 0)):

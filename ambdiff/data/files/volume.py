@@ -32,6 +32,9 @@ class Volume:
         mm; its code) or None.
       files: DICOM only: the file of each slice.
       frames: DICOM only: the frame of that file each slice is, counted from 0.
+      orientation: pictures only: the turn that the file asks to be shown in, 1 (none) .. 8 as EXIF counts; the values
+        are as stored.
+      white: pictures only: the value that is shown white, 0 where there is none.
       notes: what was converted or left out in reading, a phrase each.
     """
 
@@ -45,6 +48,8 @@ class Volume:
     forms: tuple[tuple[np.ndarray, int] | None, ...] = (None, None)
     files: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
+    orientation: int = 1
+    white: int = 0
     notes: tuple[str, ...] = ()
 
     def to_file_order(self, result: np.ndarray) -> np.ndarray:

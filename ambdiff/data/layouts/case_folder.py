@@ -28,6 +28,7 @@ from ambdiff.errors import UserError
 
 _log = logging.getLogger(__name__)
 TABLE = 'patients.csv'
+_SHOWN = 5  # files that are not read
 
 
 def matches(path: pathlib.Path) -> bool:
@@ -154,7 +155,8 @@ class Source(source.Source):
     """
 
     def __init__(self, root, split, cases, patients, data, walk):
-        self._found = found = source.Findings()
+        unread = [f'{path}: neither image.* nor mask_*.*, not read' for case in cases for path in case.unread]
+        self._found = found = source.Findings(unread=unread)
         self._root, self._data, self._walk, self._cases = root, data, walk, cases
         self._last, self._kept = (None, None), None
         self._entries = []
@@ -173,6 +175,10 @@ class Source(source.Source):
             self._last = (None, None)
             if found.dropped_slices:
                 _log.info('%s: %s: %d slices in which no rater drew are left out', root, split, found.dropped_slices)
+            for line in unread[:_SHOWN]:
+                _log.warning('%s', line)
+            if len(unread) > _SHOWN:
+                _log.warning('%s: %d more files are not read', root, len(unread) - _SHOWN)
             for note, count in found.notes.items():
                 _log.warning('%s: %s: %s in %d of %d examples', root, split, note, count, len(self))
         else:

@@ -22,6 +22,7 @@ from absl import logging
 from PIL import Image
 
 from ambdiff.data import example, source
+from ambdiff.data.files import pictures
 from ambdiff.errors import UserError
 
 FOLDERS = {
@@ -173,6 +174,8 @@ def _files_of(case, num_raters):
     names = sorted(path.name for path in case.iterdir())
     images = [name for name in names if IMAGE.fullmatch(name)]
     labels = {int(found[1]): name for name in names if (found := LABEL.fullmatch(name))}
+    if lost := [name for name in names if name.lower().startswith('label') and name not in labels.values()]:
+        raise UserError(f'{case / lost[0]}: no label<k>_*.jpg of a rater of its own; rename it or take it away')
     if len(images) != 1:
         raise UserError(f'{case}: {len(images)} files image_*.jpg; a case has exactly one')
     if len(labels) != num_raters:
@@ -188,7 +191,7 @@ def _read(image_file, label_files):
     image = _decode(image_file)
     masks = []
     for file in label_files:
-        label = _decode(file)
+        label = _decode(file, classes=1)
         if label.shape != image.shape:
             raise UserError(
                 f'{file}: {label.shape[0]}x{label.shape[1]} pixels, but its image is '
@@ -219,9 +222,15 @@ def _open(file):
     return image
 
 
-def _decode(file):
+def _decode(file, classes=0):
+    """A grey JPEG as uint8 [H, W], by the one rule of pictures."""
     with _open(file) as image:
         try:
-            return np.asarray(image.convert('L'))
-        except (OSError, SyntaxError, ValueError) as error:
+            pixels, notes, _, _ = pictures.read_page(file, image, classes=classes)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # Pillow names no type of damage
             raise UserError(f'{file}: the JPEG is truncated or damaged; copy or export it again') from error
+    if odd := [note for note in notes if note != pictures.COLOUR]:
+        raise UserError(f'{file}: {odd[0]}; this layout holds plain grey images, so convert it')
+    return pixels[..., 0]

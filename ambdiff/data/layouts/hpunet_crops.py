@@ -20,6 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ambdiff.data import example, source
+from ambdiff.data.files import pictures
+from ambdiff.data.files.cases import is_junk
 from ambdiff.errors import UserError
 
 FOLDERS = {'train': 'train', 'validation': 'val', 'test': 'test'}
@@ -80,7 +82,9 @@ class Source(source.Source):
 
     def __init__(self, folder, data, walk):
         self._size, self._fit, self._num_raters = data.image_size, data.fit, data.num_raters
-        self._files = _cases(folder)
+        self._files, self._strays = _cases(folder)
+        if self._strays and not walk:
+            raise UserError(self._strays[0])
         self.patients = [patient for patient, _, _, _ in self._files]
         self._kept = None
         if walk:
@@ -98,6 +102,10 @@ class Source(source.Source):
     def files(self) -> list[pathlib.Path]:
         """Images and masks."""
         return [path for _, _, image, masks in self._files for path in (image, *masks)]
+
+    def findings(self) -> source.Findings:
+        """Files whose names are not those of the layout."""
+        return source.Findings(faults=self._strays)
 
     def __len__(self) -> int:
         """The number of cases."""
@@ -129,7 +137,7 @@ class Source(source.Source):
         image = _decode(image_file)
         masks = []
         for file in mask_files:
-            mask = _decode(file)
+            mask = _decode(file, classes=1)
             if mask.shape != image.shape:
                 raise UserError(
                     f'{file}: {mask.shape[0]}x{mask.shape[1]} pixels, but its image is '
@@ -148,21 +156,27 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _cases(folder):
-    """(patient, name, image file, mask files in the order of raters) of every image."""
-    cases = []
+    """(patient, name, image file, mask files in the order of raters) of every image, and a line for each other file."""
+    cases, strays = [], []
     for images in _folders(folder / 'images'):
         masks = {}
         gt = folder / 'gt' / images.name
-        for path in gt.iterdir() if gt.is_dir() else ():
-            if found := MASK.fullmatch(path.name):
-                masks.setdefault(found[1], {})[int(found[2])] = path
+        for path in sorted(gt.iterdir()) if gt.is_dir() else ():
+            own = masks.setdefault(found[1], {}) if (found := MASK.fullmatch(path.name)) else {}
+            if found and int(found[2]) not in own:
+                own[int(found[2])] = path
+            elif not is_junk(path.name):
+                strays.append(f'{path}: no mask z-<z>_c<n>_l<k>.png of a rater of its own; rename it or take it away')
         for path in sorted(images.iterdir()):
             if found := IMAGE.fullmatch(path.name):
-                own = masks.get(found[1], {})
+                own = masks.pop(found[1], {})
                 cases.append((images.name, found[1], path, [own[rater] for rater in sorted(own)]))
+            elif not is_junk(path.name):
+                strays.append(f'{path}: no image z-<z>_c<n>.png; rename it or take it away')
+        strays += [f'{next(iter(own.values()))}: its image {name}.png is not there' for name, own in masks.items()]
     if not cases:
         raise UserError(f'{folder}: has no case; expected images/<patient>/z-<z>_c<n>.png')
-    return cases
+    return cases, sorted(strays)
 
 
 def _check_raters(patient, name, image_file, mask_files, num_raters):
@@ -173,28 +187,20 @@ def _check_raters(patient, name, image_file, mask_files, num_raters):
         )
 
 
-def _decode(file):
-    """A grey PNG as uint8 or uint16 [H, W]; its claims are checked before it is decoded."""
+def _decode(file, classes=0):
+    """A grey PNG as uint8 or uint16 [H, W], by the one rule of pictures; its sides are checked before it is decoded."""
     try:
         with Image.open(file, formats=('PNG',)) as image:
             example.check_side(str(file), image.height, image.width)
-            if image.mode not in ('1', 'L', 'I', 'I;16'):
-                image = _one_channel(file, image)
-            pixels = np.asarray(image)
+            pixels, notes, _, _ = pictures.read_page(file, image, classes=classes)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f'{file}: claims more pixels than any image of this layout') from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow names no type of damage
         raise UserError(f'{file}: not a whole PNG; copy or export it again') from error
-    if pixels.dtype == bool:
-        return pixels.astype(np.uint8) * 255
-    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
-
-
-def _one_channel(file, image):
-    """The grey image that a colour image holds where its channels are equal."""
-    red, green, blue = image.convert('RGB').split()
-    if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
-        raise UserError(f'{file}: a colour image; this layout holds grey images, so convert it')
-    return red
+    if notes and not classes:
+        raise UserError(f'{file}: {notes[0]}; this layout holds plain grey images, so convert it')
+    return pixels[..., 0]

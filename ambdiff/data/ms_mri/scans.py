@@ -100,7 +100,7 @@ def _search(root):
 
 def _read(path, name):
     """A file of a visit as axial slices, and of a mask its labels."""
-    volume = axial(images.read(path, labels=name.startswith('mask')), path)
+    volume = axial(images.read(path, classes=int(name.startswith('mask'))), path)
     if not name.startswith('mask'):
         return volume
     return dataclasses.replace(volume, values=cases.labels(path, volume.values, 1))
