@@ -16,11 +16,12 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from ambdiff.errors import UserError
+from ambdiff.text import printable
 
 
 def fail(message: object) -> int:
     """Says in one line on stderr what the user can mend; returns exit status 2."""
-    print(f'ambdiff: {" ".join(str(message).split())}', file=sys.stderr)
+    print(f'ambdiff: {printable(" ".join(str(message).split()))}', file=sys.stderr)
     return 2
 
 

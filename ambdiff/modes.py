@@ -11,7 +11,7 @@ axes: [N, H, W] of a slice or [N, Z, H, W] of a volume.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -21,6 +21,7 @@ from scipy.spatial.distance import pdist, squareform
 
 THRESHOLD = 0.5  # largest mean distance 1 - IoU within one answer
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_COLUMNS = 1 << 16  # pixels compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +43,38 @@ class Mode:
 
 def distances(samples: np.ndarray) -> np.ndarray:
     """1 - IoU of every two of N masks [N, ...] -> [N, N] float64, 0 on the diagonal."""
-    flat = samples.reshape(len(samples), -1)
-    flat = flat[:, flat.any(0)]  # where nobody drew, nothing differs
-    drawn = (flat > 0).astype(np.float32)
-    union = drawn.sum(1)[:, None] + drawn.sum(1)[None] - drawn @ drawn.T
-    agreed = np.zeros(union.shape)
-    for label in np.unique(flat[flat > 0]):
-        marked = (flat == label).astype(np.float32)
-        agreed += marked @ marked.T
+    return _compare([samples])[0]
+
+
+def _compare(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(`distances` [N, N], which masks are empty [N]) of N masks that come in parts [N, ...], such as slices."""
+    agreed = shared = 0.0
+    for part in parts:
+        flat = part.reshape(len(part), -1)
+        flat = flat[:, flat.any(0)]  # where nobody drew, nothing differs
+        for first in range(0, max(flat.shape[1], 1), _COLUMNS):
+            piece = flat[:, first : first + _COLUMNS]
+            marks = [(piece == label).astype(np.float32) for label in np.unique(piece[piece > 0])]
+            same = sum((mark @ mark.T).astype(np.float64) for mark in marks) + np.zeros((len(flat), len(flat)))
+            drawn = (piece > 0).astype(np.float32)
+            agreed = agreed + same
+            shared = shared + (same if len(marks) < 2 else drawn @ drawn.T)
+    size = shared.diagonal()
+    union = size[:, None] + size[None] - shared
     iou = np.divide(agreed, union, out=np.ones_like(agreed), where=union > 0)
-    return 1 - iou
+    return 1 - iou, size == 0
 
 
 def find(samples: np.ndarray, threshold: float = THRESHOLD) -> list[Mode]:
     """The answers among N masks [N, ...], the most frequent first."""
-    count = len(samples)
-    empty = ~samples.reshape(count, -1).any(1)
+    return find_in_parts([samples], threshold)
+
+
+def find_in_parts(parts: Iterable[np.ndarray], threshold: float = THRESHOLD) -> list[Mode]:
+    """As `find`, of masks that come in parts [N, ...], such as the slices of a volume: none is held after the next."""
+    apart, empty = _compare(parts)
+    count = len(empty)
     drawn = np.flatnonzero(~empty)
-    apart = distances(samples)
     clusters = [np.flatnonzero(empty)] if empty.any() else []
     if len(drawn) == 1:
         clusters.append(drawn)
@@ -103,7 +118,12 @@ def areas(samples: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
     """
     pixels = (samples > 0).sum((-2, -1))
     pixels = pixels.max(1) if pixels.ndim == 2 else pixels
-    return pixels * (math.prod(spacing) if known(spacing) else 1.0)
+    return pixels * pixel_area(spacing)[0]
+
+
+def pixel_area(spacing: tuple[float, float]) -> tuple[float, str]:
+    """(area of a pixel, its unit): mm^2 by the spacing (row, column) in mm, px where that is not known."""
+    return (math.prod(spacing), 'mm^2') if known(spacing) else (1.0, 'px')
 
 
 def area_quantiles(values: np.ndarray) -> dict[str, float]:
@@ -142,14 +162,15 @@ def size_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
     return text if count == 1 else f'{text}, {count} parts'
 
 
-def words(samples: np.ndarray, modes: Sequence[Mode], spacing: tuple[float, float]) -> list[str]:
+def words(samples: Sequence[np.ndarray], modes: Sequence[Mode], spacing: tuple[float, float]) -> list[str]:
     """Each answer in words: its size and, for all but the most frequent drawing, how it lies to that."""
-    masks = [samples[mode.medoid] > 0 for mode in modes]
-    first = next((mask for mask in masks if mask.any()), None)
-    texts = []
-    for mask in masks:
+    first, texts = None, []
+    for mode in modes:
+        mask = samples[mode.medoid] > 0
         text = size_text(mask, spacing)
-        if mask.any() and mask is not first:
+        if mode.empty or first is None:
+            first = first if mode.empty else mask
+        else:
             text += f', {_relation(mask, first)}'
         texts.append(text)
     return texts

@@ -1,43 +1,37 @@
 """python -m ambdiff.predict --checkpoint=WEIGHTS --input=FILE_OR_FOLDER --output=DIR: plausible masks for your images.
 
-Every case is a folder of DIR (`ambdiff.prediction.output`); DIR/index.html shows all, DIR/predictions.csv lists them.
-A case that is there already with the same content, weights and settings is skipped; with others it is made anew. A
-faulty file is named, the rest goes on, and the exit status is 2.
+Every case is a folder below DIR (`ambdiff.prediction.output`) as the input has them; DIR/index.html shows all,
+DIR/predictions.csv lists them. A case that is there already with the same content, weights and settings is skipped;
+with others it is made anew. A faulty file is named, the rest goes on, and the exit status is 2.
 
 Everything random follows from the seed and the content of a case's files: the same masks whatever the file's name, the
 files beside it, and the number of devices. The config comes with the weights.
 """
 
 import argparse
-import collections
-import dataclasses
-import hashlib
-import json
+import contextlib
+import errno
 import logging
 import pathlib
-import shutil
+import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-import tqdm
-
-import ambdiff
-from ambdiff import command
-from ambdiff.config import default
+# All else is imported once the flags are known to be good and interruptions are told in one line.
 from ambdiff.errors import UserError
+from ambdiff.text import printable
 
-# Groups of the config that masks depend on.
-_MATTERS = ('model', 'diffusion', 'method', 'sample')
-_DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
+# Where one result meets them, so does every other.
+_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):
     """A mistake in a flag ends with one line and exit status 2."""
 
     def error(self, message):
-        sys.exit(command.fail(f'{message}; --help lists the flags'))
+        from ambdiff.command import fail
+
+        sys.exit(fail(f'{message}; --help lists the flags'))
 
 
 def parse_flags(argv: list[str]) -> argparse.Namespace:
@@ -63,243 +57,159 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     return flags
 
 
-class Model:
-    """Weights with what they were trained for, ready to draw masks."""
+class _Output:
+    """The folder of a run: what is done there, and what is not."""
 
-    def __init__(self, flags: argparse.Namespace):
-        import jax
+    def __init__(self, folder: pathlib.Path, say: Callable[[str], None]):
+        self.folder, self.say = folder, say
+        self.done: dict[str, str] = {}  # the folder of a result: its title
+        self.failed: dict[str, str] = {}  # title: reason
+        self.broken: OSError | None = None
 
-        from ambdiff import methods, sampling
-        from ambdiff.runtime import checkpoint, sharding
-
-        self.config = checkpoint.load_config(flags.checkpoint).copy_and_resolve_references()
-        self.config.sample.num_samples, self.config.sample.num_steps = flags.num_samples, flags.num_steps
-        self.config.seed, self.config.mesh = flags.seed, default().mesh
-        if flags.num_steps > self.config.diffusion.num_steps:
-            most = self.config.diffusion.num_steps
-            raise UserError(f'--num_steps={flags.num_steps} is more than the {most} steps of the weights')
-        mesh = sharding.local_mesh()
-        self._params, step = checkpoint.load_weights(flags.checkpoint, self.config, sharding.replicated(mesh))
-        self.weights = {
-            'name': pathlib.Path(flags.checkpoint).name,
-            'step': step,
-            'sha256': _digest(self._params, self.config),
-        }
-        self._sampler = sampling.Sampler(self.config, methods.create(self.config), mesh)
-        self._key = jax.random.key(flags.seed)
-        self.chunk = self._sampler.chunk
-
-    def draw(self, crops: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        """Crops [n, S, S, C], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
-        from ambdiff import sampling
-
-        keys = sampling.image_keys(self._key, folds)
-        return self._sampler(self._params, crops, keys)
-
-
-def _digest(params, config) -> str:
-    """SHA-256 of weights and of what else masks depend on."""
-    import jax
-
-    saved = json.loads(config.to_json())
-    groups = {name: saved[name] for name in _MATTERS}
-    groups['data'] = {name: saved['data'][name] for name in _DATA}
-    for name in ('num_samples', 'num_steps', 'memory_mib'):
-        del groups['sample'][name]
-    digest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-class _Run:
-    """Cases on their way: read, cut into crops, drawn together whatever case they are of, written."""
-
-    def __init__(self, model: Model, flags: argparse.Namespace, output: pathlib.Path, points: dict, say: Callable):
-        self.model, self.flags, self.output, self.points, self.say = model, flags, output, points, say
-        self.failed: dict[str, str] = {}
-        self.done: dict[str, pathlib.Path] = {}
-        self.crops = 0
-
-    def settings(self, case, sha256: str) -> dict:
-        """What a finished case must share to be skipped."""
-        raters = {'raters_sha256': case.masks_sha256()} if case.masks else {}
-        return {
-            'input_sha256': sha256,
-            **raters,
-            'weights_sha256': self.model.weights['sha256'],
-            'num_samples': self.flags.num_samples,
-            'num_steps': self.flags.num_steps,
-            'seed': self.flags.seed,
-            'at': [list(point) for point in self.points[case.source]],
-        }
-
-    def fault(self, case, error: Exception) -> None:
-        """Names a case that could not be predicted; the rest goes on."""
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        self.failed[case.source] = reason if case.files[0].name in reason else f'{case.source}: {reason}'
-        self.say(f'ambdiff: {self.failed[case.source]}')
-
-    def prepare(self, case):
-        """(case, volume, plan, settings, raters) of a case to draw, None for one that is done or faulty."""
-        from ambdiff.prediction import output as predict_output
-        from ambdiff.prediction.crops import Plan
+    def write(self, prediction) -> None:
+        """Writes a result; what no other result could be written with either is `broken`."""
+        from ambdiff.prediction import output
 
         try:
-            settings = self.settings(case, case.sha256())
-            before = predict_output.finished(self.output / case.name)
-            if before and before['settings'] == settings:
-                self.done[case.source] = self.output / case.name
-                return None
-            volume = case.read(self.model.config.data.channels)
-            plan = Plan(volume, self.model.config.data, self.points[case.source])
-            raters = case.raters(volume, self.model.config.data.num_classes)
-        except (UserError, OSError) as error:
-            return self.fault(case, error)
-        except Exception as error:  # a stranger's file can break a reader in any way
-            return self.fault(case, UserError(f'cannot be read ({type(error).__name__}: {error})'))
-        for note in plan.notes:
-            self.say(f'ambdiff: {case.source}: {note}')
-        self.crops += len(plan.crops)
-        # Only its geometry is needed from here on: a broadcast zero takes no memory.
-        volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
-        return case, volume, plan, settings, raters
-
-    def masks(self, cases) -> Iterator[tuple]:
-        """(prepared case, its crops' masks [c, N, S, S]) in order; a chunk holds crops of many cases."""
-        waiting, held = collections.deque(), []  # cases with crops under way; crops of the next chunk
-        for case in cases:
-            prepared = self.prepare(case)
-            if prepared is None:
-                yield None, None
-                continue
-            number = np.uint32(int(prepared[3]['input_sha256'][:8], 16))
-            waiting.append((prepared, []))
-            for crop in prepared[2].draw():
-                held.append((crop, number, waiting[-1][1]))
-                if len(held) == self.model.chunk:
-                    self._draw(held)
-            yield from self._ready(waiting)
-        self._draw(held)
-        yield from self._ready(waiting)
-
-    def _draw(self, held: list) -> None:
-        if held:
-            drawn = self.model.draw(np.stack([crop for crop, *_ in held]), np.stack([number for _, number, _ in held]))
-            for masks, (_, _, into) in zip(drawn, held, strict=True):
-                into.append(masks.astype(np.uint8))
-            held.clear()
-
-    def _ready(self, waiting: collections.deque) -> Iterator[tuple]:
-        while waiting and len(waiting[0][1]) == len(waiting[0][0][2].crops):
-            prepared, drawn = waiting.popleft()
-            yield prepared, drawn
-
-    def write(self, case, volume, plan, settings, raters, drawn: list[np.ndarray]) -> None:
-        """Writes the folder of a case, whole or not at all."""
-        from ambdiff import modes
-        from ambdiff.prediction import output as predict_output
-        from ambdiff.prediction import page as page
-
-        data = self.model.config.data
-        samples = plan.merge(iter(drawn), self.flags.num_samples, data.num_classes)
-        spacing = volume.spacing[1:]
-        found = modes.find(samples)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=predict_output.PARTIAL, dir=self.output))
-        try:
-            partial.chmod(0o755)
-            files = predict_output.write_masks(partial, volume, samples, data.num_classes)
-            summary = predict_output.summarize(samples, found, spacing)
-            if len(plan.boxes) > 1:
-                summary['points'] = self._points(plan, samples, spacing, settings['at'])
-            if volume.files:
-                words = [mode['words'] for mode in summary['modes']]
-                about = {'name': case.name, 'version': ambdiff.__version__, **settings}
-                try:
-                    path = partial / 'segmentation.dcm'
-                    predict_output.write_segmentation(path, volume, samples, found, words, about)
-                    files.append(path.name)
-                except UserError as error:
-                    plan.notes.append(str(error))
-                    self.say(f'ambdiff: {case.source}: {error}')
-            summary = {
-                'format': predict_output.FORMAT,
-                'case': case.name,
-                'input': case.source,
-                'num_samples': self.flags.num_samples,
-                'num_steps': self.flags.num_steps,
-                'seed': self.flags.seed,
-                **summary,
-                'raters': [path.name for path in case.masks],
-                'shape': list(samples.shape[1:]),
-                'spacing': [float(step) if np.isfinite(step) else None for step in volume.spacing],
-                'weights': self.model.weights,
-                'warnings': plan.notes,
-                'files': files,
-                'settings': settings,
-            }
-            page.write_case(partial, plan, samples, raters, found, spacing, summary)
-            (partial / 'summary.json').write_text(json.dumps(summary, indent=2), 'utf-8')
-            predict_output.replace_folder(partial, self.output / case.name)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            notes = output.save(prediction, self.folder / prediction.name)
+        except OSError as error:
+            if error.errno in _NO_OUTPUT:
+                self.broken = error
             raise
-        self.done[case.source] = self.output / case.name
+        for note in notes:
+            self.say(f'ambdiff: {prediction.title}: {note}')
+        self.done[prediction.name] = prediction.title
 
-    def _points(self, plan, samples: np.ndarray, spacing, at: list) -> list[dict]:
-        """The summary of each of several points, of what is drawn in its crop."""
-        from ambdiff import modes
-        from ambdiff.prediction import output as predict_output
+    def fault(self, title: str, reason: str) -> None:
+        """Names what could not be predicted; the rest goes on."""
+        self.failed[title] = reason
+        self.say(f'ambdiff: {reason}')
 
-        result = []
-        for point, (z, top, left, bottom, right) in zip(at, plan.boxes, strict=True):
-            local = samples[:, z : z + 1, top:bottom, left:right]
-            result.append({'at': point, **predict_output.summarize(local, modes.find(local), spacing)})
-        return result
+    def close(self, items: Iterable) -> None:
+        """Writes what lists all results, of earlier runs as well; items: all of this run's input."""
+        from ambdiff.prediction import earlier, output, page
+
+        results, doubtful = earlier.below(self.folder)
+        place = lambda result: result.folder.relative_to(self.folder).as_posix()
+        names, there = {item.title: item.name for item in items}, {place(result) for result in results}
+        for name in [name for name in self.done if name not in there]:
+            title = self.done.pop(name)
+            self.fault(title, f'{title}: its result {name} was removed or changed during the run')
+        # An image that got another folder, since a file of its name came beside it, is listed once.
+        listed = [result for result in results if names.get(result.summary['input'], place(result)) == place(result)]
+        output.write_table(self.folder, listed, self.failed)
+        page.write_index(self.folder, listed, self.failed)
+        if left := [name for name in doubtful if name not in names.values()]:
+            some = f'{", ".join(left[:3])}{" .." if len(left) > 3 else ""}'
+            self.say(
+                f'ambdiff: damaged, changed or of another version, and left out of the page: {some}; predict again or '
+                'remove it'
+            )
 
 
 def predict(flags: argparse.Namespace) -> int:
     """Predicts what the flags name; returns the exit status: 0, or 2 where a case failed.
 
     Raises:
-      UserError: a flag, the weights or the whole input cannot be used.
+      UserError: a flag, the weights or the whole input cannot be used, or the output cannot be written.
     """
-    from ambdiff.prediction import cases as predict_cases
-    from ambdiff.prediction import output as predict_output
-    from ambdiff.prediction import page
+    import tqdm
 
-    output = pathlib.Path(flags.output)
-    cases, skipped = predict_cases.find_cases(pathlib.Path(flags.input), output)
-    points = predict_cases.parse_points(flags.at, cases)
-    cases = [case for case in cases if case.source in points]
-    model = Model(flags)
-    output.mkdir(parents=True, exist_ok=True)
-    with predict_output.alone(output), tqdm.tqdm(total=len(cases), unit='case', desc='predicting') as bar:
-        run = _Run(model, flags, output, points, lambda line: bar.write(line, file=sys.stderr))
-        for line in skipped:
-            run.say(f'ambdiff: {line}')
+    from ambdiff.command import fail
+    from ambdiff.prediction import earlier, flow, inputs, points
+    from ambdiff.prediction.model import Model
+    from ambdiff.prediction.result import Settings
+
+    folder = pathlib.Path(flags.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--output={folder} is a file; name a folder')
+    found = inputs.find(pathlib.Path(flags.input), folder)
+    chosen = points.parse(flags.at, [item.source for item in found.inputs])
+    items = {item.name: item for item in found.inputs if item.source in chosen}
+    settings = Settings(flags.num_samples, flags.num_steps, flags.seed)
+    model = Model(flags.checkpoint)
+    model.sampler(settings)  # told before anything is read if it cannot be
+    with earlier.held(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
+        output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
+        for line in found.skipped:
+            output.say(f'ambdiff: {line}')
+        for source, reason in found.faults.items():
+            output.fault(printable(source), f'{printable(source)}: {reason}')
+
+        def images() -> Iterator:
+            for item in items.values():
+                image = flow.guarded(item, 'read', lambda item=item: _plan(item, model, settings, chosen, output))
+                if image is not None:
+                    yield image
+                else:
+                    output.done[item.name] = item.title
+                    bar.update()
+
         try:
-            for prepared, drawn in run.masks(cases):
-                if prepared:
-                    run.write(*prepared, drawn)
-                bar.set_postfix_str(f'{run.crops} crops')
+            for given in flow.predictions(model, settings, images()):
+                if not isinstance(given, flow.Failure):
+                    item = items[given.name]
+                    given = flow.guarded(item, 'written', lambda given=given: output.write(given))
+                if output.broken:
+                    raise output.broken
+                if given:
+                    output.fault(given.item.title, given.reason)
                 bar.update()
-        finally:
-            folders = predict_output.all_finished(output)
-            predict_output.write_table(output, folders, run.failed)
-            page.write_index(output, folders, run.failed)
-    print(f'{len(run.done)} of {len(cases)} cases done: {output / "index.html"}')
-    if run.failed:
-        return command.fail(
-            f'{len(run.failed)} of {len(cases)} cases failed, named above and in {output / "predictions.csv"}'
-        )
+        except BaseException:
+            with contextlib.suppress(OSError):  # of the same kind
+                output.close(found.inputs)
+            raise
+        output.close(found.inputs)
+    total = len(items) + len(found.faults)
+    print(f'{len(output.done)} of {total} cases done: {printable(str(folder / "index.html"))}')
+    if output.failed:
+        table = folder / earlier.TABLE
+        return fail(f'{len(output.failed)} of {total} cases failed, named above and in {table}')
     return 0
+
+
+def _plan(item, model, settings, chosen, output: _Output):
+    """An image read and cut into crops; None where its result is there already."""
+    from ambdiff.prediction import earlier, flow
+
+    points = chosen[item.source]
+    follows_from = flow.settings_of(item, model, settings, points)
+    if earlier.claim(output.folder / item.name, follows_from):
+        return None
+    image = flow.plan(item, item.read(model.config.data.channels), model, settings, points, follows_from)
+    for note in image.plan.notes:
+        output.say(f'ambdiff: {item.title}: {note}')
+    return image
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what a scheduler sends before it kills."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    flags = parse_flags(sys.argv[1:] if argv is None else argv)
+    before = None
+    try:
+        with contextlib.suppress(ValueError):  # only the main thread may; others are not told of it
+            before = signal.signal(signal.SIGTERM, _terminate)
+        flags = parse_flags(sys.argv[1:] if argv is None else argv)
+        return _run(flags)
+    except KeyboardInterrupt as error:
+        line = 'ambdiff: interrupted: the same command goes on with the cases that are left'
+        print(line, file=sys.stderr)
+        return 143 if isinstance(error, _Terminated) else 130
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number, frame) -> None:
+    raise _Terminated
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from ambdiff import command
+
     command.log(logging.ERROR)
     command.keep_compiled()
     try:
@@ -307,9 +217,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return command.fail(error)
     except OSError as error:
-        return command.fail(f'cannot read {flags.input} or write below {flags.output}: {error}')
-    except KeyboardInterrupt:
-        return command.interrupted('the same command goes on with the cases that are left')
+        return command.fail(
+            f'cannot read {flags.input} or write below {flags.output} ({error}); then the same command goes on with '
+            'the cases that are left'
+        )
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import pytest
 
 from ambdiff.data.files import images
 from ambdiff.errors import UserError
-from ambdiff.prediction import output
+from ambdiff.prediction import nifti as prediction_nifti
 
 VALUES = np.arange(4 * 5 * 3, dtype=np.int16).reshape(4, 5, 3)
 HALF = {'pixdim': (1, 0.5, 0.5, 3, 1, 1, 1, 1), 'qform_code': 1}
@@ -125,7 +125,8 @@ def test_what_is_written_lies_on_what_was_read_by_the_same_codes(tmp_path, sform
     turned = {'sform_code': sform, 'srow_x': (0, 0.5, 0, 9), 'srow_y': (0.5, 0, 0, 8), 'srow_z': (0, 0, -3, 7)}
     path = write(tmp_path / 'a.nii', **HALF | turned | {'qform_code': qform, 'qoffset_y': -4, 'quatern_c': 0.6})
     volume = images.read(path)
-    output.write_masks(tmp_path, volume, np.ones((1, *volume.values.shape[:3]), np.uint8), 1)
+    masks = [np.ones(volume.values.shape[:3], np.uint8)]
+    prediction_nifti.write(tmp_path / 'samples.nii.gz', volume, np.uint8, masks, 1)
     before, after = nibabel.load(path).header, nibabel.load(tmp_path / 'samples.nii.gz').header
     assert (after['sform_code'], after['qform_code']) == (sform, qform)
     for get in ('get_sform', 'get_qform'):

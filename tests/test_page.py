@@ -13,6 +13,7 @@ import tiny
 from PIL import Image
 
 from ambdiff import predict
+from ambdiff.prediction.model import Model
 
 EVIL = '<img src=x onerror=document.title=1>.png'
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
@@ -43,20 +44,20 @@ def pages(tmp_path_factory):
         grey = np.where(tiny.disc((60, 90), (20 + 9 * number, 50), 6), 220, 40) + rng.integers(0, 9, (60, 90))
         Image.fromarray(grey.astype(np.uint8)).save(folder / 'in' / name)
 
-    def draw(model, crops, folds):
+    def sample(model, settings, crops, numbers):
         """Sample i marks what is brighter than a level that rises with i: the level sets differ."""
-        levels = 0.1 + 0.2 * np.arange(model.config.sample.num_samples, dtype=np.float32)
+        levels = 0.1 + 0.2 * np.arange(settings.num_samples, dtype=np.float32)
         return crops[:, None, ..., 0] > levels[None, :, None, None]
 
     weights = tiny.write_weights(folder / 'w.safetensors')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict.Model, 'draw', draw)
+        patch.setattr(Model, 'sample_crops', sample)
         flags = [f'--checkpoint={weights}', f'--input={folder / "in"}', f'--output={folder / "out"}', '--num_samples=5']
         assert predict.main(flags) == 0
     return {
         'report': folder / 'report.html',
         'index': folder / 'out' / 'index.html',
-        'case': folder / 'out' / 'a.png' / 'index.html',
+        'case': folder / 'out' / 'a' / 'index.html',
     }
 
 

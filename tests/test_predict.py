@@ -12,9 +12,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from ambdiff import modes, predict
+from ambdiff import modes
 from ambdiff.errors import UserError
-from ambdiff.prediction import cases as predict_cases
+from ambdiff.prediction import inputs, points
+from ambdiff.prediction.model import Model
 from ambdiff.runtime import checkpoint, sharding, weights_file
 
 
@@ -26,7 +27,7 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
     picture = Image.fromarray(values.astype(np.uint16) * 257) if kind == 'png16' else Image.fromarray(values)
     picture.save(path, quality=100) if kind == 'jpg' else picture.save(path)
     assert tiny.run_predict(weights, path, tmp_path / 'out', '--at=24,13') == 0
-    folder = tmp_path / 'out' / path.name
+    folder = tmp_path / 'out' / 'a'
     names = sorted(p.name for p in folder.iterdir())
     samples = [f'samples_{i:02}.png' for i in range(4)]
     assert names == sorted([*samples, 'probability.png', 'disagreement.png', 'summary.json', 'index.html'])
@@ -36,7 +37,7 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
     np.testing.assert_array_equal(np.asarray(Image.open(folder / 'probability.png')), np.rint(mask * 0.75 * 255))
     bits = modes.disagreement(np.array([0, 1, 1, 1])[:, None])[0]
     np.testing.assert_array_equal(np.asarray(Image.open(folder / 'disagreement.png')), np.rint(mask * bits * 255))
-    found = tiny.summary(tmp_path / 'out', path.name)
+    found = tiny.summary(tmp_path / 'out', 'a')
     assert (found['num_samples'], found['num_steps'], found['seed'], found['empty_share']) == (4, 2, 0, 0.25)
     assert found['area']['unit'] == 'px' and found['area']['p95'] == mask.sum()
     assert [(m['share'], m['empty'], m['area'], m['samples']) for m in found['modes']] == [
@@ -51,13 +52,13 @@ def test_pictures_give_masks_where_the_bright_disc_is(weights, bright, tmp_path,
 def test_tiles_cover_the_whole_slice_and_agree_where_they_overlap(weights, bright, tmp_path, with_point):
     mask = tiny.disc((53, 70), (16, 16)) | tiny.disc((53, 70), (40, 60)) | tiny.disc((53, 70), (0, 69))
     Image.fromarray(np.where(mask, 230, 20).astype(np.uint8)).save(tmp_path / 'a.png')
-    points = '--at=60,40; 16,16' if with_point else '--at='
-    assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out', points) == 0
-    drawn = np.asarray(Image.open(tmp_path / 'out/a.png/samples_01.png')) > 0
+    at = '--at=60,40; 16,16' if with_point else '--at='
+    assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out', at) == 0
+    drawn = np.asarray(Image.open(tmp_path / 'out/a/samples_01.png')) > 0
     if with_point:  # nothing was asked about the corner
         mask = mask & ~tiny.disc((53, 70), (0, 69))
-        points = tiny.summary(tmp_path / 'out', 'a.png')['points']
-        assert [(p['at'], p['area']['p95']) for p in points] == [
+        found = tiny.summary(tmp_path / 'out', 'a')['points']
+        assert [(p['at'], p['area']['p95']) for p in found] == [
             ([60, 40], tiny.disc((53, 70), (40, 60)).sum()),
             ([16, 16], tiny.disc((53, 70), (16, 16)).sum()),
         ]
@@ -87,7 +88,7 @@ def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, 
     assert (
         tiny.run_predict(weights, tmp_path / 'v.nii.gz', tmp_path / 'out', f'--at={",".join(map(str, place[:3]))}') == 0
     )
-    folder = tmp_path / 'out' / 'v.nii.gz'
+    folder = tmp_path / 'out' / 'v'
     samples = nibabel.load(folder / 'samples.nii.gz')
     assert samples.shape == (*stored.shape, 4)
     for name in ('samples', 'probability', 'disagreement'):
@@ -98,7 +99,7 @@ def test_nifti_results_are_in_the_files_own_geometry(weights, bright, tmp_path, 
     world = nibabel.affines.apply_affine(samples.affine, np.argwhere(drawn)).mean(0)
     wanted = nibabel.affines.apply_affine(affine, np.argwhere((hu > -500) & (np.arange(7) == 3))).mean(0)
     assert np.abs(world - wanted).max() < 0.6
-    assert tiny.summary(tmp_path / 'out', 'v.nii.gz')['area']['unit'] == 'mm^2'
+    assert tiny.summary(tmp_path / 'out', 'v')['area']['unit'] == 'mm^2'
 
 
 def write_nifti(path, mask, spacing):
@@ -119,14 +120,14 @@ def test_slices_are_resampled_to_the_spacing_of_the_weights_and_back(
     mask = tiny.disc((60, 64), (33, 21), radius)
     write_nifti(tmp_path / 'a.nii', mask, spacing)
     assert tiny.run_predict(tmp_path / 'w.safetensors', tmp_path / 'a.nii', tmp_path / 'out', '--at=21,33') == 0
-    drawn = np.asarray(nibabel.load(tmp_path / 'out/a.nii/samples.nii.gz').dataobj)[:, :, 0, 1].T > 0
+    drawn = np.asarray(nibabel.load(tmp_path / 'out/a/samples.nii.gz').dataobj)[:, :, 0, 1].T > 0
     assert drawn.shape == mask.shape
     assert np.abs(np.argwhere(drawn).mean(0) - np.argwhere(mask).mean(0)).max() < 0.5
     assert abs(drawn.sum() / mask.sum() - 1) < 0.15
     # The disc in the crop is as large as its millimetres and the spacing of the weights say.
     wanted = mask.sum() * np.prod(spacing) / (trained or 0.5) ** 2
     assert abs((bright[0] > 0.5).sum() / wanted - 1) < 0.15
-    assert any('resampled' in warning for warning in tiny.summary(tmp_path / 'out', 'a.nii')['warnings'])
+    assert any('resampled' in warning for warning in tiny.summary(tmp_path / 'out', 'a')['warnings'])
 
 
 def test_what_cannot_be_brought_to_the_training_range_is_named(weights, bright, tmp_path, capfd):
@@ -155,12 +156,12 @@ def test_masks_depend_on_seed_and_content_alone(weights, tmp_path, monkeypatch):
     assert tiny.run_predict(weights, tmp_path / 'other name.png', tmp_path / 'seed', '--seed=1') == 0
     read = lambda folder: np.stack([np.asarray(Image.open(folder / f'samples_{i:02}.png')) for i in range(4)])
     (alone,), (other,) = ([p for p in (tmp_path / n).iterdir() if p.is_dir()] for n in ('one', 'seed'))
-    together = read(tmp_path / 'all' / '09.png')
+    together = read(tmp_path / 'all' / '09')
     assert 0 < (together > 0).mean() < 1
     # Another batch shape may round a logit at the threshold the other way.
     assert (read(alone) == together).mean() > 0.999
     assert (read(other) != together).mean() > 0.01
-    assert (read(tmp_path / 'all' / '08.png') != together).mean() > 0.01
+    assert (read(tmp_path / 'all' / '08') != together).mean() > 0.01
 
 
 def write_rated(folder, size=(30, 40)):
@@ -178,7 +179,7 @@ def test_masks_beside_an_image_are_its_raters_and_no_cases(weights, bright, tmp_
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / 'in' / 'mask_of_nothing.png')
     source = tmp_path / 'in' / 'case1' / 'image.png' if alone else tmp_path / 'in'
     assert tiny.run_predict(weights, source, tmp_path / 'out', '--at=24,13') == 0
-    found = {json.loads(p.read_text())['input']: p.parent for p in (tmp_path / 'out').glob('*/summary.json')}
+    found = {json.loads(p.read_text())['input']: p.parent for p in (tmp_path / 'out').rglob('summary.json')}
     assert set(found) == ({'image.png'} if alone else {'case1/image.png', 'mask_of_nothing.png'})
     case = found[min(found)]
     assert json.loads((case / 'summary.json').read_text())['raters'] == ['mask_ann.png', 'mask_bob.png', 'mask_cy.png']
@@ -208,11 +209,11 @@ def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
     (tmp_path / 'points.csv').write_text('file,x,y\na.png,10,10\nb.png,28,30\nb.png,10,10\n')
     assert tiny.run_predict(weights, tmp_path / 'in', tmp_path / 'out', f'--at={tmp_path / "points.csv"}') == 0
     areas = {p.parent.name: json.loads(p.read_text())['area']['p95'] for p in tmp_path.glob('out/*/summary.json')}
-    assert set(areas) == {'a.png', 'b.png'} and areas['b.png'] == 2 * areas['a.png']
-    cases, _ = predict_cases.find_cases(tmp_path / 'in', tmp_path / 'out')
+    assert set(areas) == {'a', 'b'} and areas['b'] == 2 * areas['a']
+    sources = [item.source for item in inputs.find(tmp_path / 'in', tmp_path / 'out').inputs]
     (tmp_path / 'points.csv').write_text('file,x,y\nz.png,10,10\n')
     with pytest.raises(UserError, match='line 2: the input holds no file'):
-        predict_cases.parse_points(str(tmp_path / 'points.csv'), cases)
+        points.parse(str(tmp_path / 'points.csv'), sources)
 
 
 def test_a_volume_needs_a_slice_for_each_point(weights, bright, tmp_path, capfd):
@@ -222,12 +223,12 @@ def test_a_volume_needs_a_slice_for_each_point(weights, bright, tmp_path, capfd)
 
 
 def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
-    def draw(model, crops, folds):
+    def sample(model, settings, crops, numbers):
         grey = crops[:, None, ..., 0]
         labels = np.where(grey > 0.7, 2, np.where(grey > 0.3, 1, 0))
-        return np.repeat(labels, model.config.sample.num_samples, 1)
+        return np.repeat(labels, settings.num_samples, 1)
 
-    monkeypatch.setattr(predict.Model, 'draw', draw)
+    monkeypatch.setattr(Model, 'sample_crops', sample)
     load = checkpoint.load_config
 
     def several(path):
@@ -240,8 +241,8 @@ def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
     wanted = np.where(tiny.disc((40, 40), (20, 20), 4), 2, np.where(tiny.disc((40, 40), (20, 20), 8), 1, 0))
     Image.fromarray(np.array([9, 130, 240], np.uint8)[wanted]).save(tmp_path / 'a.png')
     assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out') == 0
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'out/a.png/samples_00.png')), wanted)
-    assert (np.asarray(Image.open(tmp_path / 'out/a.png/disagreement.png')) == 0).all()
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'out/a/samples_00.png')), wanted)
+    assert (np.asarray(Image.open(tmp_path / 'out/a/disagreement.png')) == 0).all()
 
 
 def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tmp_path):
@@ -276,4 +277,4 @@ def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
     for source, step in (('work', 5), ('work/checkpoints/3', 3)):
         output = tmp_path / f'out{step}'
         assert tiny.run_predict(tmp_path / source, tmp_path / 'a.png', output, '--num_steps=1') == 0
-        assert tiny.summary(output, 'a.png')['weights']['step'] == step
+        assert tiny.summary(output, 'a')['weights']['step'] == step

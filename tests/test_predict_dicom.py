@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import tiny
 
-from ambdiff.prediction import cases as predict_cases
+from ambdiff.prediction import inputs
 
 
 def slice_dataset(pixels, z, number, uid):
@@ -98,9 +98,9 @@ def test_a_header_that_lacks_what_a_segmentation_needs_costs_no_more_than_the_se
     del new.StudyInstanceUID
     new.save_as(tmp_path / 'a.dcm', enforce_file_format=True)
     assert tiny.run_predict(weights, tmp_path / 'a.dcm', tmp_path / 'out', '--at=30,18') == 0
-    found = tiny.summary(tmp_path / 'out', 'a.dcm')
+    found = tiny.summary(tmp_path / 'out', 'a')
     assert 'segmentation.dcm' not in found['files'] and 'no DICOM-SEG' in found['warnings'][0]
-    assert np.asarray(nibabel.load(tmp_path / 'out/a.dcm/samples.nii.gz').dataobj)[..., 1].any()
+    assert np.asarray(nibabel.load(tmp_path / 'out/a/samples.nii.gz').dataobj)[..., 1].any()
 
 
 def test_series_that_share_a_folder_are_cases_of_their_own(tmp_path):
@@ -109,9 +109,9 @@ def test_series_that_share_a_folder_are_cases_of_their_own(tmp_path):
             new = slice_dataset(np.zeros((20, 20)), 2.0 * number, number, series)
             new.save_as(tmp_path / f'{series}-{number}.dcm', enforce_file_format=True)
     slice_dataset(np.zeros((20, 20)), 0, 9, '1.2.8').save_as(tmp_path / 'single.dcm', enforce_file_format=True)
-    cases, _ = predict_cases.find_cases(tmp_path, tmp_path / 'out')
-    assert sorted(len(case.files) for case in cases) == [1, 2, 2]
-    assert len({case.name for case in cases}) == 3 and 'single.dcm' in {case.name for case in cases}
+    found = inputs.find(tmp_path, tmp_path / 'out').inputs
+    assert sorted(len(item.files) for item in found) == [1, 2, 2]
+    assert len({item.name for item in found}) == 3 and 'single' in {item.name for item in found}
 
 
 def test_the_segmentation_of_a_file_of_many_frames_refers_to_the_frames(weights, bright, tmp_path):
@@ -121,9 +121,9 @@ def test_the_segmentation_of_a_file_of_many_frames_refers_to_the_frames(weights,
     frames = [empty, empty, np.where(mask, 30, -900)]
     enhanced_dataset(frames, (15.0, 10.0, 12.5), '1.2.4').save_as(tmp_path / 'e.dcm', enforce_file_format=True)
     assert tiny.run_predict(weights, tmp_path / 'e.dcm', tmp_path / 'out', '--at=30,18,1') == 0
-    found = tiny.summary(tmp_path / 'out', 'e.dcm')
+    found = tiny.summary(tmp_path / 'out', 'e')
     assert found['files'][-1] == 'segmentation.dcm' and found['warnings'] == []
-    segmentation = highdicom.seg.segread(tmp_path / 'out/e.dcm/segmentation.dcm')
+    segmentation = highdicom.seg.segread(tmp_path / 'out/e/segmentation.dcm')
     assert segmentation.number_of_segments == 2
     np.testing.assert_array_equal(segmentation.pixel_array[0] > 0, mask)
     first = segmentation.PerFrameFunctionalGroupsSequence[0]

@@ -56,11 +56,11 @@ def test_a_faulty_file_is_named_and_the_rest_goes_on(weights, bright, folder, tm
     said = capfd.readouterr().err
     assert all(any(name in line for line in said.splitlines()) for name in faulty)
     assert '1 other file skipped' in said and '5 of 12 cases failed' in said and 'Traceback' not in said
-    folders = [p for p in output.iterdir() if p.is_dir()]
-    assert len(folders) == len(good)
-    assert len({p.name.lower() for p in folders}) == len(good), 'names must differ where case does not count'
-    assert all(p.resolve().parent == output.resolve() for p in folders)
-    assert {tiny.summary(output, p.name)['input'] for p in folders} == set(good)
+    folders = [p.parent.relative_to(output).as_posix() for p in output.rglob('summary.json')]
+    assert len(folders) == len(good) and 'sub/a' in folders
+    assert len({name.lower() for name in folders}) == len(good), 'names must differ where case does not count'
+    assert not any(a != b and f'{b}/'.startswith(f'{a}/') for a in folders for b in folders)
+    assert {tiny.summary(output, name)['input'] for name in folders} == set(good)
     with (output / 'predictions.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and [row['input'] for row in rows if row['error']] == faulty
@@ -73,26 +73,28 @@ def test_an_interrupted_run_goes_on_where_it_was_and_leaves_nothing_half_written
 ):
     source, good, _ = folder
     output = tmp_path / 'out'
-    write = predict_output.write_masks
+    write = predict_output._write_masks
+    finished = lambda: [p for p in output.rglob('summary.json') if '.partial' not in str(p)]
 
-    def interrupted(where, *arguments):
-        if len([p for p in output.iterdir() if p.is_dir() and not p.name.startswith('.')]) == 3:
+    def interrupted(where, prediction):
+        if len(finished()) == 3:
             (where / 'samples_00.png').write_bytes(b'half')
             raise KeyboardInterrupt
-        return write(where, *arguments)
+        return write(where, prediction)
 
-    monkeypatch.setattr(predict_output, 'write_masks', interrupted)
+    monkeypatch.setattr(predict_output, '_write_masks', interrupted)
     assert tiny.run_predict(weights, source, output) == 130
-    assert len(list(output.glob('*/summary.json'))) == 3
-    (output / '.partial-left by a killed run').mkdir()
-    monkeypatch.setattr(predict_output, 'write_masks', write)
-    before = {p: p.stat().st_mtime_ns for p in output.glob('*/*')}
+    assert len(finished()) == 3
+    for place in (output, output / 'sub'):
+        (place / '.partial-left by a killed run').mkdir(parents=True)
+    monkeypatch.setattr(predict_output, '_write_masks', write)
+    before = {p: p.stat().st_mtime_ns for f in finished() for p in f.parent.iterdir()}
     bright.clear()
     assert tiny.run_predict(weights, source, output) == 2
     assert len(bright) == 4 * (len(good) - 3), 'only what was left is drawn, four tiles a case'
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
-    assert len(list(output.glob('*/summary.json'))) == len(good)
-    assert not list(output.glob('.partial*'))
+    assert len(finished()) == len(good)
+    assert not list(output.rglob('.partial*'))
 
 
 def test_other_settings_or_content_make_a_case_anew(weights, bright, tmp_path):
@@ -103,7 +105,7 @@ def test_other_settings_or_content_make_a_case_anew(weights, bright, tmp_path):
         assert tiny.run_predict(weights, path, output, *more) == 0
         counts.append(len(bright))
     assert counts == [1, 1, 2, 2, 3]
-    assert not (output / 'a.png' / 'samples_02.png').exists(), 'nothing of the four samples before is left'
+    assert not (output / 'a' / 'samples_02.png').exists(), 'nothing of the four samples before is left'
     Image.fromarray(np.where(tiny.disc((tiny.SIZE, tiny.SIZE), (5, 5)), 200, 9).astype(np.uint8)).save(path)
     assert tiny.run_predict(weights, path, output, '--seed=1', '--num_samples=2') == 0
     assert len(bright) == 4
@@ -115,9 +117,9 @@ def test_a_case_that_lost_a_file_is_made_anew_and_foreign_folders_stay_out_of_th
     (output / 'mine').mkdir(parents=True)
     (output / 'mine' / 'summary.json').write_text('[]')
     assert tiny.run_predict(weights, path, output) == 0
-    (output / 'a.png' / 'samples_01.png').unlink()
+    (output / 'a' / 'samples_01.png').unlink()
     assert tiny.run_predict(weights, path, output) == 0
-    assert len(bright) == 2 and (output / 'a.png' / 'samples_01.png').is_file()
+    assert len(bright) == 2 and (output / 'a' / 'samples_01.png').is_file()
     assert 'mine' not in (output / 'index.html').read_text()
 
 
@@ -126,23 +128,23 @@ def test_results_in_the_input_folder_are_no_input(weights, bright, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert tiny.run_predict(weights, '.', 'out') == 0
-    assert [p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()] == ['a.png']
+    assert [p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()] == ['a']
 
 
 def test_a_folder_of_the_users_own_is_not_overwritten(weights, bright, tmp_path, capfd):
     Image.fromarray(np.zeros((tiny.SIZE, tiny.SIZE), np.uint8)).save(tmp_path / 'a.png')
-    (tmp_path / 'out' / 'a.png').mkdir(parents=True)
-    (tmp_path / 'out' / 'a.png' / 'thesis.txt').write_text('precious')
+    (tmp_path / 'out' / 'a').mkdir(parents=True)
+    (tmp_path / 'out' / 'a' / 'thesis.txt').write_text('precious')
     assert tiny.run_predict(weights, tmp_path / 'a.png', tmp_path / 'out') == 2
     assert 'is in the way' in capfd.readouterr().err
-    assert (tmp_path / 'out' / 'a.png' / 'thesis.txt').read_text() == 'precious'
+    assert (tmp_path / 'out' / 'a' / 'thesis.txt').read_text() == 'precious'
 
 
 @pytest.mark.parametrize(
     ('more', 'said'),
     [
         (['--at=5'], "'5' is no point"),
-        (['--at=500,5'], 'lies outside its 20x20x1 pixels'),
+        (['--at=500,5'], 'lies outside the image: x 0 to 19, y 0 to 19'),
         (['--num_steps=2000'], 'more than the 1000 steps'),
         (['--num_samples=0'], 'out of range'),
         (['--nonsense=1'], 'unrecognized arguments'),

@@ -94,9 +94,9 @@ def run_predict(weights, source, output, *more):
     return predict.main([*flags, *more])
 
 
-def draw_bright(model, crops, folds):
-    """In place of predict.Model.draw: marks what is brighter than the middle, and leaves sample 0 empty."""
-    masks = np.repeat(crops[:, None, ..., 0] > 0.5, model.config.sample.num_samples, 1)
+def sample_bright(model, settings, crops, numbers):
+    """In place of Model.sample_crops: marks what is brighter than the middle, and leaves sample 0 empty."""
+    masks = np.repeat(crops[:, None, ..., 0] > 0.5, settings.num_samples, 1)
     masks[:, 0] = False
     return masks
 

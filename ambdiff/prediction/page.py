@@ -1,123 +1,146 @@
 """The pages of predict: one of each case, and one over all cases, each a single file that needs no network.
 
-The page over all cases holds them closed and inert (<template>), so that hundreds open at once; it is put together from
-the cases' own pages one after the other, never all of them in memory.
+Each point of a case has a row of its own, with its own answers. The page over all cases holds the rows closed and inert
+(<template>), so that hundreds open at once; it is put together from the cases' own pages one after the other, never all
+of them in memory.
 """
+
+from __future__ import annotations
 
 import hashlib
 import html
-import json
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ambdiff import files, modes
-from ambdiff.modes import Mode
+from ambdiff import files
 from ambdiff.pages import case, figures
 from ambdiff.pages.frame import document, header
-from ambdiff.prediction.crops import Plan
+from ambdiff.prediction import earlier
+from ambdiff.text import printable
 
-MOST_SLICES = 6  # of a volume that are shown, those on which most is drawn
+if TYPE_CHECKING:  # which is above: it writes itself by this
+    from ambdiff.prediction.result import Finding, Prediction
+
+MOST_SLICES = 6  # of a volume that are shown, those on which the samples mark most
 TITLE = 'Plausible masks'
 NOTICE = 'Research software, not a medical device. Masks are drawn by a model; nobody has checked them.'
-_START, _END = '<!--case-->', '<!--/case-->'
+_ROW = re.compile('<!--case-->(.*?)<!--/case-->', re.DOTALL)
 
 
-def write_case(
-    folder: pathlib.Path,
-    plan: Plan,
-    samples: np.ndarray,
-    raters: np.ndarray,
-    found: Sequence[Mode],
-    spacing: tuple[float, float],
-    summary: Mapping,
-) -> None:
-    """Writes index.html of a case.
+def write(path: pathlib.Path, prediction: Prediction, names: Sequence[str], warnings: Sequence[str]) -> bytes:
+    """Writes the page of a case, which links the files of these names; returns its content."""
+    content = ''.join(document(f'{prediction.title}: plausible masks', _parts(prediction, names, warnings), {}))
+    path.write_bytes(content.encode())
+    return content.encode()
 
-    samples [N, Z, H, W]; raters [M, Z, H, W] of packed bits (`predict_cases.Case.raters`); found: its answers; spacing
-    (row, column) in mm; summary: of summary.json.
-    """
-    name = 'c' + hashlib.sha256(summary['case'].encode()).hexdigest()[:10]
-    body, first = '', None
-    for number, (z, box, local, answers) in enumerate(_views(plan, samples, found)):
-        title = _title(plan, samples.shape[1], z, box)
-        outlines = np.unpackbits(raters[:, z], axis=-1, count=samples.shape[3]).astype(bool)
-        drawn = case.view(
-            f'{name}-{number}',
-            plan.images[z],
-            outlines if box is None else _inside(outlines, box),
-            local,
-            spacing,
-            plan.window,
-            answers,
+
+def notebook(prediction: Prediction) -> str:
+    """The page of a case in a frame, for a notebook's cell."""
+    content = ''.join(document(prediction.title, _parts(prediction, (), prediction.notes), {}))
+    frame = 'width:100%;height:640px;border:0'
+    return f'<iframe srcdoc="{html.escape(content, quote=True)}" style="{frame}" sandbox="allow-scripts"></iframe>'
+
+
+def _parts(prediction: Prediction, names: Sequence[str], warnings: Sequence[str]) -> Iterator[str]:
+    facts = {
+        'input': prediction.title,
+        **_facts({'weights': prediction.weights, **vars(prediction.drawn_with)}),
+    }
+    yield header(TITLE, facts, [NOTICE])
+    yield case.how_to_read(len(prediction.raters), len(prediction.samples))
+    yield '<div id="cases">'
+    for number, finding in enumerate(prediction.findings):
+        yield f'<!--case-->{_row(prediction, finding, number, names, warnings)}<!--/case-->'
+    yield '</div>'
+
+
+def _row(prediction: Prediction, finding: Finding, number: int, names: Sequence[str], warnings: Sequence[str]) -> str:
+    """A case, or one point of it: its headline, which opens the pictures."""
+    name = f'c{hashlib.sha256(prediction.name.encode()).hexdigest()[:10]}-{number}'
+    body, thumbnail = '', ''
+    for view, (z, box) in enumerate(_shown(prediction, finding)):
+        masks = prediction.samples.on_slice(z) > 0
+        raters = np.unpackbits(prediction.raters[:, z], axis=-1, count=masks.shape[2]).astype(bool)
+        if box:
+            masks, raters = _inside(masks, box), _inside(raters, box)
+        thumbnail = thumbnail or _thumbnail(prediction.images[z], masks.any(0))
+        title = _title(prediction.samples.shape[1], z, box)
+        picture = case.view(
+            f'{name}-{view}',
+            prediction.images[z],
+            raters,
+            masks,
+            prediction.volume.spacing[1:],
+            prediction.window,
+            finding.groups,
         )
-        body += f'<section class="view">{f"<h3>{title}</h3>" if title else ""}{drawn}</section>'
-        first = first or (z, local)
-    warnings = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in summary['warnings'])
-    words = modes.sentence(found, [mode['words'] for mode in summary['modes']])
-    divided = -sum(mode.share * math.log2(mode.share) for mode in found)
-    row = f"""<details class="case" id="{name}" data-name="{html.escape(summary['input'], quote=True)}"
-data-divided="{divided:.4f}" data-empty="{summary['empty_share']:.4f}"><summary><img
-src="{_thumbnail(plan, *first)}" alt="" width="52" height="52"><b>{html.escape(summary['input'])}</b>
-<span>{html.escape(words)}</span></summary><div class="body">{warnings}{body}<p class="read">Files in
-<a href="FOLDER">{html.escape(summary['case'])}</a>: {_file_names(summary['files'])}.</p></div></details>"""
-    facts = {'input': summary['input'], **_facts(summary)}
-    parts = [
-        header(TITLE, facts, [NOTICE]),
-        case.how_to_read(len(raters), len(samples)),
-        '<div id="cases">',
-        _START + row.replace('<details', '<details open', 1).replace('href="FOLDER"', 'href="."') + _END,
-        '</div>',
-    ]
-    files.write_whole(folder / 'index.html', document(f'{summary["input"]}: plausible masks', parts, {}))
+        body += f'<section class="view">{f"<h3>{title}</h3>" if title else ""}{picture}</section>'
+    notes = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in warnings)
+    divided = -sum(answer.share * math.log2(answer.share) for answer in finding.modes)
+    shown = html.escape(prediction.name_of(finding), quote=True)
+    where = f'Files in <a href=".">{html.escape(prediction.name)}</a>: {_file_names(names)}.' if names else ''
+    return f"""<details open class="case" id="{name}" data-name="{shown}"
+data-divided="{divided:.4f}" data-empty="{finding.empty_share:.4f}"><summary><img
+src="{thumbnail}" alt="" width="52" height="52"><b>{shown}</b>
+<span>{html.escape(finding.headline)}</span></summary><div class="body">{notes}{body}<p class="read">{where}</p></div>
+</details>"""
 
 
-def write_index(output: pathlib.Path, folders: Sequence[pathlib.Path], failed: Mapping[str, str]) -> None:
-    """Writes index.html over the finished cases in these folders; failed: {source: reason}."""
-    files.write_whole(output / 'index.html', document(f'{TITLE}: {len(folders)} cases', _index(folders, failed), {}))
+def write_index(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapping[str, str]) -> None:
+    """Writes index.html over these results; failed: {title: reason}."""
+    title = f'{TITLE}: {len(results)} cases'
+    files.write_whole(output / 'index.html', document(title, _index(output, results, failed), {}))
 
 
-def _index(folders: Sequence[pathlib.Path], failed: Mapping[str, str]) -> Iterator[str]:
-    summaries = [json.loads((folder / 'summary.json').read_text('utf-8')) for folder in folders]
-    facts = {'cases': str(len(folders))}
+def _index(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapping[str, str]) -> Iterator[str]:
+    summaries = [result.summary for result in results]
+    facts = {'cases': str(len(results))}
     for key in _facts(summaries[0]) if summaries else ():
         values = dict.fromkeys(_facts(summary)[key] for summary in summaries)
         facts[key] = ', '.join(list(values)[:3]) + (' ..' if len(values) > 3 else '')
     yield header(TITLE, facts, [NOTICE])
     if failed:
-        items = ''.join(f'<li>{html.escape(reason)}</li>' for reason in failed.values())
+        items = ''.join(f'<li>{html.escape(printable(reason))}</li>' for reason in failed.values())
         line = f'{len(failed)} could not be predicted'
         yield f'<details class="warning"><summary>{line}</summary><ul>{items}</ul></details>'
     if not summaries:
         return
     most = max(len(summary['raters']) for summary in summaries)
     yield case.how_to_read(most, summaries[0]['num_samples'])
-    if len(folders) > 1:
+    several = sum(len(summary['points']) or 1 for summary in summaries) > 1
+    if several:
         yield """<div class="list"><label>Find by name<input type="search" id="filter"></label><label>Order<select
 id="order"><option value="name">name</option><option value="divided">most divided first</option><option
 value="empty">most often nothing first</option></select></label><span id="count" role="status"></span></div>"""
     yield '<h2 id="list">Cases</h2><div id="cases">'
-    for place, folder in enumerate(folders):
-        text = (folder / 'index.html').read_text('utf-8')
-        row = text[text.index(_START) + len(_START) : text.index(_END)]
-        name = html.escape(folder.name, quote=True)
-        row = row.replace('<a href=".">', f'<a href="{name}/">', 1)
-        row = row.replace('<details open', f'<details data-place="{place}"{"" if len(folders) > 1 else " open"}', 1)
-        if len(folders) > 1:
-            # Inert until its row is opened: what is not looked at costs a browser nothing.
-            page = f'<noscript><a href="{name}/index.html">Open its page</a></noscript>'
-            row = row.replace('<div class="body">', f'{page}<template><div class="body">', 1)
-            row = f'{row.removesuffix("</details>")}</template></details>'
-        yield row
+    place = 0
+    for result in results:
+        folder = urllib.parse.quote(result.folder.relative_to(output).as_posix())
+        for row in _ROW.findall(result.page()):
+            yield _closed(row, folder, place) if several else row.replace('<a href=".">', f'<a href="{folder}/">', 1)
+            place += 1
     yield '</div>'
 
 
-def _file_names(files: Sequence[str]) -> str:
+def _closed(row: str, folder: str, place: int) -> str:
+    """A row inert until it is opened: what is not looked at costs a browser nothing."""
+    row = row.replace('<a href=".">', f'<a href="{folder}/">', 1)
+    row = row.replace('<details open', f'<details data-place="{place}"', 1)
+    page = f'<noscript><a href="{folder}/index.html">Open its page</a></noscript>'
+    row = row.replace('<div class="body">', f'{page}<template><div class="body">', 1)
+    return f'{row.removesuffix("</details>")}</template></details>'
+
+
+def _file_names(names: Sequence[str]) -> str:
     """The names, of many samples the first and the last."""
-    samples = [file for file in files if file.startswith('samples_')]
-    others = [file for file in files if file not in samples]
+    samples = [name for name in names if name.startswith('samples_')]
+    others = [name for name in names if name not in samples]
     many = [f'{samples[0]} .. {samples[-1]}'] if len(samples) > 2 else samples
     return ', '.join([*many, *others])
 
@@ -131,21 +154,15 @@ def _facts(summary: Mapping) -> dict[str, str]:
     }
 
 
-def _views(plan: Plan, samples: np.ndarray, found: Sequence[Mode]) -> Iterable[tuple]:
-    """(slice, point's box or None, masks [N, H, W] bool on it, answers) of what is shown.
-
-    Of several points each has its own answers; of a volume, the answers are those of all slices.
-    """
-    if len(plan.boxes) > 1:
-        for z, *box in plan.boxes:
-            local = _inside(samples[:, z] > 0, box)
-            yield z, box, local, modes.find(local)
-        return
-    area = (samples > 0).sum((0, 2, 3))
-    shown = np.sort(np.argsort(-area, kind='stable')[:MOST_SLICES])
-    shown = [z for z in shown.tolist() if area[z]] or [plan.crops[len(plan.crops) // 2][0]]
-    for z in shown:
-        yield z, None, samples[:, z] > 0, found
+def _shown(prediction: Prediction, finding: Finding) -> list[tuple[int, tuple | None]]:
+    """(slice, point's box or None) of what is shown."""
+    if finding.box:
+        return [(finding.box[0], finding.box[1:])]
+    samples = prediction.samples
+    area = samples.pixels().sum(0)
+    best = np.sort(np.argsort(-area, kind='stable')[:MOST_SLICES]).tolist()
+    marked = [samples.slices[index] for index in best if area[index]]
+    return [(z, None) for z in marked or [samples.slices[len(samples.slices) // 2]]]
 
 
 def _inside(masks: np.ndarray, box: Sequence[int]) -> np.ndarray:
@@ -156,7 +173,7 @@ def _inside(masks: np.ndarray, box: Sequence[int]) -> np.ndarray:
     return local
 
 
-def _title(plan: Plan, slices: int, z: int, box) -> str:
+def _title(slices: int, z: int, box: Sequence[int] | None) -> str:
     title = f'Slice {z} of 0 to {slices - 1}' if slices > 1 else ''
     if box:
         middle = ((box[1] + box[3]) // 2, (box[0] + box[2]) // 2)
@@ -164,7 +181,7 @@ def _title(plan: Plan, slices: int, z: int, box) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _thumbnail(plan: Plan, z: int, masks: np.ndarray) -> str:
-    top, left, tall, wide = case.crop(masks.any(0))
-    pixels = figures.pictures(plan.images[z])[0][top : top + tall, left : left + wide]
+def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
+    top, left, tall, wide = case.crop(mask)
+    pixels = figures.pictures(image)[0][top : top + tall, left : left + wide]
     return figures.jpeg_uri(pixels, 64)

@@ -1,0 +1,213 @@
+"""The way of images from files to predictions; `ambdiff.prediction` names its steps.
+
+Crops of many images are sampled together. What fails for one image, in whatever step, is that image's fault: the
+others go on.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ambdiff.data.files.volume import Volume
+from ambdiff.errors import UserError
+from ambdiff.prediction.crops import Plan
+from ambdiff.prediction.inputs import Input
+from ambdiff.prediction.merge import Merge
+from ambdiff.prediction.model import Model
+from ambdiff.prediction.points import Point
+from ambdiff.prediction.result import Prediction, Settings
+from ambdiff.runtime import memory
+from ambdiff.text import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """An image that was read and cut into crops.
+
+    Attributes:
+      item: where it came from.
+      volume: its geometry; the values are not kept, those of the slices looked at are in the plan.
+      plan: its crops.
+      points: those looked at; () for tiles.
+      raters: what raters drew, `Input.raters`.
+      settings: what its samples follow from, `settings_of`.
+    """
+
+    item: Input
+    volume: Volume
+    plan: Plan
+    points: Sequence[Point]
+    raters: np.ndarray
+    settings: Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An image that could not be predicted, and why: one line that names it."""
+
+    item: Input
+    reason: str
+
+
+def guarded(item: Input, what: str, step: Callable):
+    """What a step gives, or a Failure that says why it gives nothing.
+
+    Strangers' files break readers in any way, and what is made of them any later step: only interruptions pass.
+    """
+    try:
+        return step()
+    except MemoryError:
+        reason = 'takes more memory than there is; crop it, give points by --at=, or take fewer --num_samples'
+    except (UserError, OSError) as error:
+        reason = str(error)
+    except Exception as error:
+        reason = f'cannot be {what} ({type(error).__name__}: {str(error)[:200]})'
+    reason = printable(' '.join(reason.split()))
+    named = printable(item.files[0].name) in reason if item.files else False
+    return Failure(item, reason if named else f'{item.title}: {reason}')
+
+
+def settings_of(item: Input, model: Model, settings: Settings, points: Sequence[Point]) -> dict:
+    """What an image's samples follow from: with equal settings they are equal.
+
+    Raises:
+      OSError: its files cannot be read.
+    """
+    return {
+        'input_sha256': item.sha256(),
+        **({'raters_sha256': item.masks_sha256()} if item.masks else {}),
+        'weights_sha256': model.weights['sha256'],
+        **dataclasses.asdict(settings),
+        'at': [list(point) for point in points],
+    }
+
+
+def plan(
+    item: Input,
+    volume: Volume,
+    model: Model,
+    settings: Settings,
+    points: Sequence[Point],
+    follows_from: Mapping,
+) -> Planned:
+    """Cuts an image into crops.
+
+    Args:
+      item: where it came from.
+      volume: what was read.
+      model: the weights, which say what crops they take.
+      settings: how many samples there will be.
+      points: to look at; none for tiles.
+      follows_from: `settings_of` it.
+
+    Raises:
+      UserError: a point lies outside, a rater's mask does not fit, or the samples would not fit the memory.
+    """
+    data = model.config.data
+    planned = Plan(volume, data, points)
+    raters = item.raters(volume, data.num_classes)
+    need = planned.memory(settings.num_samples, data.num_classes)
+    if need > (room := memory.available()):
+        shape = 'x'.join(map(str, planned.shape[1:]))
+        raise UserError(
+            f'{settings.num_samples} samples of {len(planned.images)} slices of {shape} pixels take about '
+            f'{need / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB are free; take fewer --num_samples, or look '
+            'at points by --at='
+        )
+    # Only its geometry is needed from here on: a broadcast zero takes no memory.
+    volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
+    return Planned(item, volume, planned, points, raters, follows_from)
+
+
+def predictions(
+    model: Model, settings: Settings, images: Iterable[Planned | Failure]
+) -> Iterator[Prediction | Failure]:
+    """What the model's samples say of each image, in order; failures as they come."""
+    chunk = model.sampler(settings).chunk
+    waiting: collections.deque[_UnderWay] = collections.deque()
+    crops: list[tuple[_UnderWay, np.ndarray]] = []
+    for image in images:
+        if isinstance(image, Failure):
+            yield image
+            continue
+        way = _UnderWay(image, settings, model.config.data.num_classes)
+        waiting.append(way)
+        for crop in way.crops():
+            crops.append((way, crop))
+            if len(crops) == chunk:
+                _sample(model, settings, crops)
+                crops.clear()
+        yield from _finished(waiting, model, settings)
+    _sample(model, settings, crops)
+    yield from _finished(waiting, model, settings)
+
+
+class _UnderWay:
+    """An image some of whose crops are sampled, until all are or it has failed."""
+
+    def __init__(self, image: Planned, settings: Settings, num_classes: int):
+        self.image = image
+        # The content decides, whatever its name and the images beside it.
+        self.number = np.uint32(int(image.settings['input_sha256'][:8], 16))
+        self.merge = Merge(image.plan, settings.num_samples, num_classes)
+        self.failure: Failure | None = None
+
+    def crops(self) -> Iterator[np.ndarray]:
+        """Its crops, as long as it has not failed."""
+        cut = self.image.plan.cut()
+        while not self.failure and (crop := self.do('cut', lambda: next(cut, None))) is not None:
+            yield crop
+
+    def do(self, what: str, step: Callable):
+        """What a step gives; None where it fails, which is noted."""
+        given = guarded(self.image.item, what, step)
+        if isinstance(given, Failure):
+            self.failure = given
+            return None
+        return given
+
+
+def _sample(model: Model, settings: Settings, crops: Sequence[tuple[_UnderWay, np.ndarray]]) -> None:
+    """Samples crops, of several images together, and hands the masks on to their merging."""
+    crops = [(way, crop) for way, crop in crops if not way.failure]
+    if not crops:
+        return
+
+    def step() -> np.ndarray:
+        numbers = np.stack([way.number for way, _ in crops])
+        return model.sample_crops(settings, np.stack([crop for _, crop in crops]), numbers)
+
+    ways = list(dict.fromkeys(way for way, _ in crops))
+    masks = ways[0].do('sampled', step) if len(ways) == 1 else guarded(ways[0].image.item, 'sampled', step)
+    if isinstance(masks, Failure):
+        for way in ways:  # which of them it is shows when each is sampled alone
+            _sample(model, settings, [(other, crop) for other, crop in crops if other is way])
+    elif masks is not None:
+        for (way, _), mask in zip(crops, masks, strict=True):
+            if not way.failure:
+                way.do('merged', lambda way=way, mask=mask: way.merge.add(mask))
+
+
+def _finished(waiting: collections.deque, model: Model, settings: Settings) -> Iterator[Prediction | Failure]:
+    """The images at the head of the queue whose crops are all in."""
+    while waiting and (waiting[0].failure or waiting[0].merge.done):
+        way = waiting.popleft()
+        image = way.image
+        yield way.failure or Prediction(
+            name=image.item.name,
+            title=image.item.title,
+            samples=way.merge.samples,
+            volume=image.volume,
+            images=image.plan.images,
+            window=image.plan.window,
+            points=image.points,
+            boxes=image.plan.boxes,
+            raters=image.raters,
+            rater_names=[path.name for path in image.item.masks],
+            notes=[printable(note) for note in image.plan.notes],
+            drawn_with=settings,
+            weights=model.weights,
+            settings=image.settings,
+        )

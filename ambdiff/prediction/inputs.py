@@ -1,0 +1,234 @@
+"""What there is to predict: pictures, NIfTI files and DICOM series, found in a file or in a folder and all below it.
+
+Where masks lie beside an image as in the `folder` layout (image.* with mask_*.*), they are its raters' and nothing to
+predict. Results of earlier runs are left out.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ambdiff.data.files import cases as case_files
+from ambdiff.data.files import images as image_files
+from ambdiff.data.files.signature import is_dicom
+from ambdiff.data.files.volume import Volume
+from ambdiff.errors import UserError
+from ambdiff.prediction import earlier, names
+from ambdiff.text import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One image to predict.
+
+    Attributes:
+      name: the folder of its results, below the output.
+      source: its place in the input, as the file system has it.
+      files: one, or those of a DICOM series.
+      masks: the files of its raters.
+    """
+
+    name: str
+    source: str
+    files: tuple[pathlib.Path, ...]
+    masks: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """`source` as it may be shown."""
+        return printable(self.source)
+
+    def sha256(self) -> str:
+        """Of the content of its files, whatever their names and order."""
+        return hashlib.sha256(b''.join(sorted(map(_content, self.files)))).hexdigest()
+
+    def masks_sha256(self) -> str:
+        """Of the content of its raters' masks, in their order."""
+        return hashlib.sha256(b''.join(map(_content, self.masks))).hexdigest()
+
+    def read(self, channels: int) -> Volume:
+        """The image.
+
+        Raises:
+          UserError: it cannot be read; names the file.
+        """
+        if len(self.files) == 1:
+            return image_files.read(self.files[0], channels=channels)
+        from ambdiff.data.files import dicom
+
+        volume = dicom.read_series(self.files, mend=True)
+        if volume.values.shape[-1] != channels:
+            raise UserError(f'{self.source}: has {volume.values.shape[-1]} channels, the weights take {channels}')
+        return volume
+
+    def raters(self, volume: Volume, num_classes: int) -> np.ndarray:
+        """What its raters drew, bool [M, Z, H, W] with the bits of a row packed; M may be 0.
+
+        Raises:
+          UserError: a mask cannot be read or does not fit the image; names the file.
+        """
+        read = (case_files.read_mask(path, self.files[0], volume, num_classes) for path in self.masks)
+        packed = [np.packbits(mask > 0, axis=-1) for mask in read]
+        slices, height, width = volume.values.shape[:3]
+        return np.stack(packed) if packed else np.zeros((0, slices, height, -(-width // 8)), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What lies at --input=.
+
+    Attributes:
+      inputs: what there is to predict, sorted by place.
+      skipped: what is no image, a phrase each.
+      faults: {place: why it cannot be read} of folders.
+    """
+
+    inputs: list[Input]
+    skipped: list[str]
+    faults: dict[str, str]
+
+
+def find(path: pathlib.Path, output: pathlib.Path) -> Found:
+    """The inputs at a file, or in a folder and all below it.
+
+    Each picture and NIfTI is one, and each DICOM series of a folder. Links are followed, each folder is read once.
+    `output`, results of other runs, hidden folders and the shadow files of macOS (._NAME) are not looked at.
+
+    Raises:
+      UserError: nothing there.
+    """
+    path = pathlib.Path(os.path.abspath(path))  # '.' and '..' have no name
+    shown = f'--input={printable(str(path))}'
+    if path.is_file():
+        return Found([Input(names.folders([path.name])[0], path.name, (path,), _raters(path))], [], {})
+    if not path.is_dir():
+        there = os.path.lexists(path)
+        raise UserError(f'{shown}: {"neither a file nor a folder" if there else "no such file or folder"}')
+    walk = _Walk(path, output)
+    groups, found = walk.groups, walk.found
+    raters = {files[0]: _raters(files[0]) for files in groups.values() if case_files.IMAGE.fullmatch(files[0].name)}
+    # Masks that are read as raters' are no images of their own.
+    masks = {mask for group in raters.values() for mask in group}
+    sources = []
+    for (folder, series), files in groups.items():
+        if files[0] in masks:
+            continue
+        source = files[0].relative_to(path).as_posix()
+        if series and len(files) > 1:
+            several = sum(place == folder and len(group) > 1 for (place, other), group in groups.items() if other) > 1
+            source = path.name if folder == '.' else folder
+            source = f'{source}/series_{names.digest(series)}' if several else source
+        sources.append((source, tuple(files)))
+    if not sources and not found.faults:
+        why = '; '.join(found.skipped)
+        raise UserError(f'{shown}: holds no PNG, JPEG, TIFF, NIfTI or DICOM file{f" ({why})" if why else ""}')
+    folders = names.folders([source for source, _ in sources])
+    inputs = [
+        Input(name, source, files, raters.get(files[0], ()))
+        for name, (source, files) in zip(folders, sources, strict=True)
+    ]
+    found.inputs.extend(sorted(inputs, key=lambda item: item.source))
+    return found
+
+
+class _Walk:
+    """All files below a folder that may be images: groups {(folder, series): files}, '' for files that are alone."""
+
+    def __init__(self, root: pathlib.Path, output: pathlib.Path):
+        self.root = root
+        self.groups: dict[tuple[str, str], list[pathlib.Path]] = {}
+        self.found = Found([], [], {})
+        self._output = os.path.realpath(output)
+        self._results, self._others = 0, 0
+        for file in self._files():
+            self._sort(file)
+        if self._results:
+            self.found.skipped.append(f'{_count(self._results, "result")} of earlier runs skipped')
+        if self._others:
+            self.found.skipped.append(f'{_count(self._others, "other file")} skipped')
+
+    def _files(self) -> Iterator[pathlib.Path]:
+        seen = {os.path.realpath(self.root)}
+        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=self._unreadable):
+            here = pathlib.Path(folder)
+            keep = []
+            for name in sorted(folders):
+                real = os.path.realpath(here / name)
+                if name.startswith('.') or name == '__MACOSX' or real == self._output:
+                    continue
+                if real in seen:
+                    if os.path.islink(here / name):
+                        where = printable((here / name).relative_to(self.root).as_posix())
+                        self.found.skipped.append(f'{where}: a link to a folder that is read already, skipped')
+                elif earlier.is_result(here / name):
+                    self._results += 1
+                else:
+                    seen.add(real)
+                    keep.append(name)
+            folders[:] = keep
+            yield from (here / name for name in sorted(files) if not name.startswith('._'))
+
+    def _unreadable(self, error: OSError) -> None:
+        where = os.path.relpath(os.fsdecode(error.filename), self.root)
+        self.found.faults[where] = f'cannot be read ({error.strerror})'
+
+    def _sort(self, file: pathlib.Path) -> None:
+        where = file.relative_to(self.root).as_posix()
+        try:
+            if not file.is_file():  # a pipe would wait for ever
+                if file.name.lower().endswith(names.SUFFIXES):
+                    self.found.skipped.append(f'{printable(where)}: no file (a pipe, or a link to nowhere), skipped')
+                return
+            dicom = file.name.upper() != 'DICOMDIR' and is_dicom(file)
+        except OSError as error:
+            if file.name.lower().endswith(names.SUFFIXES):
+                self.found.faults[where] = f'cannot be read ({error.strerror})'
+            else:
+                self._others += 1
+            return
+        if not dicom and not file.name.lower().endswith(names.SUFFIXES):
+            self._others += 1
+            return
+        series, reason = _series(file) if dicom else ('', '')
+        if reason:
+            self.found.skipped.append(f'{printable(where)}: {reason}, skipped')
+        elif series:
+            self.groups.setdefault((file.parent.relative_to(self.root).as_posix(), series), []).append(file)
+        else:
+            self.groups[where, ''] = [file]
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}{"s" if number > 1 else ""}'
+
+
+def _raters(image: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The masks beside an image, if it is named as in the `folder` layout."""
+    if not case_files.IMAGE.fullmatch(image.name):
+        return ()
+    try:
+        beside: Sequence[pathlib.Path] = sorted(image.parent.iterdir())
+    except OSError:
+        return ()
+    return tuple(path for path in beside if case_files.MASK.fullmatch(path.name) and path.is_file())
+
+
+def _content(path: pathlib.Path) -> bytes:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').digest()
+
+
+def _series(path: pathlib.Path) -> tuple[str, str]:
+    """(SeriesInstanceUID, why it is no image) of a DICOM file; both '' where it cannot be read."""
+    from ambdiff.data.files import dicom_file
+
+    try:
+        header = dicom_file.read_header(path)
+        reason = dicom_file.not_an_image(header)
+        return ('', reason) if reason else (str(header.get('SeriesInstanceUID') or ''), '')
+    except Exception:  # told when the file is read as an image of its own
+        return '', ''

@@ -1,0 +1,72 @@
+"""Weights with what they were trained for, ready to sample crops."""
+
+import hashlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from ambdiff import methods, sampling
+from ambdiff.config import default
+from ambdiff.errors import UserError
+from ambdiff.prediction.result import Settings
+from ambdiff.runtime import checkpoint, sharding
+from ambdiff.text import printable
+
+# Groups of the config that masks depend on.
+_MATTERS = ('model', 'diffusion', 'method', 'sample')
+_DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
+
+
+class Model:
+    """Weights and their config, on this process's devices."""
+
+    def __init__(self, path: str):
+        """path: a .safetensors file, a workdir or the folder of a step.
+
+        Raises:
+          UserError: no such weights, or they are damaged.
+        """
+        self.config = checkpoint.load_config(path).copy_and_resolve_references()
+        self.config.mesh = default().mesh
+        self._mesh = sharding.local_mesh()
+        self._params, step = checkpoint.load_weights(path, self.config, sharding.replicated(self._mesh))
+        digest = _digest(self._params, self.config)
+        self.weights = {'name': printable(pathlib.Path(path).name), 'step': step, 'sha256': digest}
+        self._samplers: dict[tuple[int, int], sampling.Sampler] = {}
+
+    def sampler(self, settings: Settings) -> sampling.Sampler:
+        """What draws so many samples in so many steps; compiled on first use, and kept.
+
+        Raises:
+          UserError: more steps than the weights have, or too little memory for one sample.
+        """
+        most = self.config.diffusion.num_steps
+        if settings.num_steps > most:
+            raise UserError(f'--num_steps={settings.num_steps} is more than the {most} steps of the weights')
+        key = settings.num_samples, settings.num_steps
+        if key not in self._samplers:
+            config = self.config.copy_and_resolve_references()
+            config.sample.num_samples, config.sample.num_steps = key
+            self._samplers[key] = sampling.Sampler(config, methods.create(config), self._mesh)
+        return self._samplers[key]
+
+    def sample_crops(self, settings: Settings, crops: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Crops [n, S, S, C] in [0, 1], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
+        keys = sampling.image_keys(jax.random.key(settings.seed), numbers)
+        return self.sampler(settings)(self._params, crops, keys)
+
+
+def _digest(params, config) -> str:
+    """SHA-256 of weights and of what else masks depend on."""
+    saved = json.loads(config.to_json())
+    groups = {name: saved[name] for name in _MATTERS}
+    groups['data'] = {name: saved['data'][name] for name in _DATA}
+    for name in ('num_samples', 'num_steps', 'memory_mib'):
+        del groups['sample'][name]
+    digest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
