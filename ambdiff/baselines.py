@@ -4,8 +4,8 @@
 - `other_patients`: N masks drawn uniformly over (training case, rater), whatever the image. It
   knows how lesions look, not where this one is: a model no better than it ignores its input.
 - `rater_vs_rest`: each rater as the single sample against the others: what one human answer scores.
-- `raters_resampled`: N draws with replacement from the image's own raters: the floor, the GED_N
-  that a model would have in expectation if it knew the raters' answers exactly.
+- `raters_resampled`: N draws with replacement from the image's own raters: an oracle that has seen the very masks it is
+  measured on. No model can know these; what one can hope for is the ideal level of `ambdiff.metrics`.
 
 Masks [B, M, H, W] come with present [B, M] bool: a slot without a rater is never drawn nor compared.
 """
@@ -43,19 +43,19 @@ def raters_resampled(raters: np.ndarray, present: np.ndarray, num_samples: int, 
 
 
 def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
-    """`metrics.per_image` of each rater (N = 1) against the others, averaged over the raters.
+    """`metrics.measure` of each rater (N = 1) against the others, averaged over the raters.
 
-    raters [B, M, H, W] bool -> {key: [B] float64}. With N = 1 `ged_unbiased` is NaN; for an image of
-    one rater there is no rest and everything is NaN.
+    raters [B, M, H, W] bool -> {key: [B] float64}. What needs two samples is NaN; for an image of one rater there is no
+    rest and everything is NaN.
     """
 
     def values_of(_, there):
         if there.shape[1] == 1:
-            return {key: np.full(len(there), np.nan) for key in metrics.KEYS}
+            return {key: np.full(len(there), np.nan) for key in metrics.ALL_KEYS}
         each = [
-            metrics.per_image(np.delete(there, rater, axis=1), there[:, rater : rater + 1])
+            metrics.measure(np.delete(there, rater, axis=1), there[:, rater : rater + 1], 'independent')
             for rater in range(there.shape[1])
         ]
-        return {key: np.mean([values[key] for values in each], axis=0) for key in metrics.KEYS}
+        return metrics.mean_of(each)
 
     return metrics.by_raters(values_of, raters, present)

@@ -113,6 +113,7 @@ def default() -> ConfigDict:
     config.evaluate = evaluate = ConfigDict()
     evaluate.split = 'test'  # 'train', 'validation' or 'test'
     evaluate.max_images = 0  # 0 = all; else this many, evenly spaced over the split
+    evaluate.sample_counts = ()  # (16, 32, 50, 100): GED and HM-IoU at each N too, from one set of independent masks
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that share the batch; -1 = all (over mesh.model)

@@ -51,6 +51,7 @@ _RANGES = {
     'sample.level_time': (0.01, 1),
     'sample.memory_mib': (0, _MANY),
     'evaluate.max_images': (0, _MANY),
+    'evaluate.sample_counts': (1, _MANY),
 }
 
 

@@ -1,14 +1,10 @@
 """Evaluation: N masks an image from the averaged weights, the metrics beside baselines, the files.
 
-<workdir>/evaluation/ receives metrics.json, per_image.csv, masks.npz and report.html: all of them or none.
+<workdir>/evaluation/ receives what `ambdiff.evaluation.files` lists: all of it or nothing.
 """
 
-import csv
-import dataclasses
-import io
 import json
 import logging
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -16,89 +12,25 @@ import jax
 import ml_collections
 import numpy as np
 
-from ambdiff import baselines, files, methods, metrics, report, sampling
+from ambdiff import methods, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+from ambdiff.evaluation import cases as cases_lib
+from ambdiff.evaluation import files, scores
 from ambdiff.runtime import faults, hosts, sharding
 from ambdiff.runtime.checkpoint import load_weights
 
 logger = logging.getLogger(__name__)
 
 
-def evenly_spaced(total: int, count: int) -> list[int]:
-    """Indices of `count` of `total` items, spread over all of them; count 0 = all."""
-    if not 0 < count < total:
-        return list(range(total))
-    return [i * total // count for i in range(count)]
+def draws(config: ml_collections.ConfigDict) -> str:
+    """'independent' if an image's N masks are independent of each other as config.sample draws them, else 'dependent'.
 
-
-@dataclasses.dataclass(frozen=True)
-class Cases:
-    """Examples stacked: images [n, H, W, C] float32, raters [n, M, H, W] uint8, present [n, M] bool, n names."""
-
-    images: np.ndarray
-    raters: np.ndarray
-    present: np.ndarray
-    names: list[str]
-
-    def empty_share(self) -> float:
-        """The share of empty masks among those that raters gave."""
-        return float((~self.raters.any((2, 3)))[self.present].mean())
-
-
-def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
-    """These examples of a source."""
-    examples = [source[int(i)] for i in indices]
-    stack = lambda name: np.stack([e[name] for e in examples])
-    return Cases(stack('image'), stack('masks'), stack('present'), [str(e['case']) for e in examples])
-
-
-def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:
-    """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
-    arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
-    return Cases(*arrays[:3], hosts.gather_texts(cases.names, total)), arrays[3]
-
-
-def _finite(value):
-    """The same tree with NaN as None: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def compare(cases: Cases, samples: np.ndarray, train_masks, train_present, num_classes: int, seed: int, fresh=None):
-    """The model's metrics beside the baselines', all at the same N.
-
-    Args:
-      cases: the n images and their raters.
-      samples: [n, N, H, W], the model's.
-      train_masks: [K, M, H, W], masks of the training split.
-      train_present: [K, M] bool, which of them a rater gave.
-      num_classes: metrics are means over so many foreground classes.
-      seed: of the baselines' draws.
-      fresh: [n, N, H, W], fresh draws from the raters' own distribution, where it is known.
-
-    Returns:
-      (per image values of the model, the same for each class, {row: (means, standard errors)} with the rows model,
-      empty, other_patients, rater_vs_rest, raters_resampled, and fresh_raters where `fresh` is given).
+    Stratified ones cover the levels evenly; with symmetries they share the orientations, and a level set its estimate.
     """
-    rng = np.random.default_rng(seed)
-    raters, present = cases.raters, cases.present
-    count, number = samples.shape[:2]
-    score = lambda masks: metrics.per_class(raters, masks, num_classes, present)
-    model, classes = score(samples)
-    others = baselines.other_patients(train_masks, train_present, count, number, rng)
-    rest = [baselines.rater_vs_rest(raters == label, present) for label in range(1, num_classes + 1)]
-    rows = {
-        'model': model,
-        'empty': score(baselines.empty(raters, number))[0],
-        'other_patients': score(others)[0],
-        'rater_vs_rest': metrics.class_mean(rest),
-        'raters_resampled': score(baselines.raters_resampled(raters, present, number, rng))[0],
-    }
-    if fresh is not None:
-        rows['fresh_raters'] = score(fresh)[0]
-    return model, classes, {name: metrics.summarize(values) for name, values in rows.items()}
+    sample = config.sample
+    alone = sample.noise == 'independent' and not sample.symmetries
+    return 'independent' if alone or sample.num_samples == 1 else 'dependent'
 
 
 def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndarray, np.ndarray]:
@@ -129,11 +61,19 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     After training, config.checkpoint is where that started: `trained_here` evaluates what it came to.
 
     Raises:
-      UserError: no checkpoint, one of another architecture, or faulty data.
+      UserError: no checkpoint, one of another architecture, fields that contradict each other, or faulty data.
     """
     sharding.create_mesh(config.mesh)  # only to be told now if it does not suit
     mesh = sharding.local_mesh()
-    method = methods.create(config)
+    number, counts = config.sample.num_samples, tuple(config.evaluate.sample_counts)
+    largest = config.copy_and_resolve_references()
+    largest.sample.num_samples = max((number, *counts))
+    method = methods.create(largest)
+    if counts and draws(largest) == 'dependent':
+        raise UserError(
+            'config.evaluate.sample_counts takes the first masks of a larger set, which needs independent ones: add '
+            '--config.sample.noise=independent --config.sample.symmetries=False'
+        )
     split = config.evaluate.split
     source = sources.open_source(config.data, split)
     logger.info('evaluating on %s: %s', split, sources.describe(source))
@@ -145,39 +85,46 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     else:
         path = config.checkpoint
     params, step = load_weights(path, config, sharding.replicated(mesh))
+
     # Held before the sampling, so that a place that cannot be written is told at once.
     with faults.only_run(workdir / 'evaluation', '../.evaluation.lock'):
-        return _evaluate(config, workdir / 'evaluation', mesh, method, source, params, step)
+        return _evaluate(config, largest, workdir / 'evaluation', mesh, method, source, params, step)
 
 
-def _evaluate(config, folder, mesh, method, source, params, step) -> dict:
-    chosen = np.array(evenly_spaced(len(source), config.evaluate.max_images))
+def _evaluate(config, largest, folder, mesh, method, source, params, step) -> dict:
+    """`evaluate` in its folder; largest: the config with the most masks that any N asks for."""
+    number = config.sample.num_samples
+    chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
     rows = hosts.share(len(chosen))
-    cases = load(source, chosen[rows])
-    sampler = sampling.Sampler(config, method, mesh)
+    cases = cases_lib.load(source, chosen[rows])
+    sampler = sampling.Sampler(largest, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    samples = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main())
-    cases, samples = gather(cases, samples, len(chosen))
+    drawn = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
+    cases, drawn = cases_lib.gather(cases, drawn, len(chosen))
     if not hosts.is_main():
         hosts.meet('evaluation is written')
         return {}
-    others = _masks_of_others(config, source)
-    fresh = _fresh_answers(config, source, chosen)
-    model, classes, table = compare(cases, samples, *others, config.data.num_classes, config.seed, fresh)
-
-    means, errors = table['model']
+    samples = drawn[:, :number]
+    found = scores.compute(
+        cases.raters,
+        cases.present,
+        samples,
+        patients=cases.patients,
+        draws=draws(config),
+        num_classes=config.data.num_classes,
+        seed=config.seed,
+        others=_masks_of_others(config, source),
+        fresh=_fresh_answers(config, source, chosen),
+    )
     result = {
         'config': json.loads(config.to_json()),
         'checkpoint_step': step,
         'split': config.evaluate.split,
         'num_images': len(cases.names),
-        'samples_per_image': config.sample.num_samples,
+        'samples_per_image': number,
         'network_evaluations_per_mask': config.sample.num_steps,
-        'seconds_per_mask': sampler.seconds / samples[:, :, 0, 0].size,
-        'metrics': means,
-        'stderr': errors,
-        'baselines': {name: row[0] for name, row in table.items() if name != 'model'},
-        'baselines_stderr': {name: row[1] for name, row in table.items() if name != 'model'},
+        'seconds_per_mask': sampler.seconds / drawn[:, :, 0, 0].size,
+        **found.as_json(),
         'empty_share': {
             'samples': float((~samples.any((2, 3))).mean()),
             'raters': cases.empty_share(),
@@ -185,65 +132,44 @@ def _evaluate(config, folder, mesh, method, source, params, step) -> dict:
         'data': sources.describe(source),
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
-    if config.data.num_classes > 1:
-        result['per_class'] = {str(k): metrics.summarize(values)[0] for k, values in enumerate(classes, 1)}
-    _write_files(folder, config, result, model, table, cases, samples)
-    hosts.meet('evaluation is written')
-    return result
-
-
-def _write_files(folder, config, result, model, table, cases, samples) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(['case', *model])
-    for row, case in enumerate(cases.names):
-        writer.writerow([case, *(f'{values[row]:.6f}' for values in model.values())])
-    # Bits where a mask is yes or no; labels of several classes as they are.
-    pack = lambda masks: np.packbits(masks, axis=-1) if config.data.num_classes == 1 else masks
-    arrays = {'samples': pack(samples), 'raters': pack(cases.raters), 'present': cases.present}
+    if config.evaluate.sample_counts:
+        result['by_num_samples'] = scores.by_number(
+            cases.raters,
+            cases.present,
+            drawn,
+            counts=config.evaluate.sample_counts,
+            patients=cases.patients,
+            num_classes=config.data.num_classes,
+        )
     facts = {
         'method': config.method.name,
         'data': result['data'],
-        'split': f'{result["split"]}, {result["num_images"]} images',
-        'checkpoint': f'step {result["checkpoint_step"]}',
-        'masks an image (N)': str(result['samples_per_image']),
-        'network evaluations a mask': str(result['network_evaluations_per_mask']),
+        'split': f'{config.evaluate.split}, {len(cases.names)} images',
+        'checkpoint': f'step {step}',
+        'masks an image (N)': f'{number}, {found.draws}',
+        'network evaluations a mask': str(config.sample.num_steps),
         'seconds a mask': f'{result["seconds_per_mask"]:.4f} on {result["device"]}',
         'seed': str(config.seed),
     }
     notice = sources.notice(config.data)
-    if config.data.num_classes > 1:
-        notice = f'{notice} Pictures show all {config.data.num_classes} classes as one; scores are means over classes.'
-    page = report.page(
-        images=cases.images,
-        raters=cases.raters > 0,
-        samples=samples > 0,
-        cases=cases.names,
-        present=cases.present,
-        per_image=model,
-        table=table,
-        facts=facts,
-        notice=notice.strip(),
-    )
-    names = ('per_image.csv', 'masks.npz', 'report.html', 'metrics.json')
-    with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary):
-        per_image.write(text.getvalue().encode())
-        np.savez_compressed(masks, **arrays, case=np.array(cases.names))
-        html.writelines(piece.encode() for piece in page)
-        summary.write(json.dumps(_finite(result), indent=2).encode())
-    print(format_table(table))
+    files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice)
+    _tell(result, found, notice, folder)
+    hosts.meet('evaluation is written')
+    return result
+
+
+def _tell(result: dict, found: scores.Scores, notice: str, folder: pathlib.Path) -> None:
+    """Prints what was found."""
+    print(files.format_table(found.table))
+    print(f'+- is one standard error, clustered by {result["stderr_clustered_by"]}; samples are {found.draws}')
+    for key, reason in found.undefined.items():
+        print(f'{key}: {reason}')
+    for number, row in result.get('by_num_samples', {}).items():
+        print(
+            f'N = {number:4}: ' + ', '.join(f'{k} {v:.3f} +- {row["stderr"][k]:.3f}' for k, v in row['metrics'].items())
+        )
     for label, means in result.get('per_class', {}).items():
         print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
     if notice:
         print(notice.strip())
     print(f'{folder / "report.html"}')
-
-
-def format_table(table: dict) -> str:
-    """The rows as text: mean +- standard error of every metric."""
-    names = list(next(iter(table.values()))[0])
-    lines = [' '.join([f'{"":18}', *(f'{name:>14}' for name in names)])]
-    for row, (means, errors) in table.items():
-        cells = (f'{means[n]:6.3f} +- {errors[n]:.3f}' for n in names)
-        lines.append(' '.join([f'{row:18}', *(f'{cell:>14}' for cell in cells)]))
-    return '\n'.join(lines)

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from ambdiff import finite
 from ambdiff.errors import UserError
 from ambdiff.runtime import sharding
 
@@ -41,15 +42,21 @@ class Sampler:
         split = sharding.batch_sharding(mesh)
         self._split = split
         self._sample = jax.jit(
-            lambda params, images, keys: method.sample(params, images, keys, self._num_samples, parts),
+            finite.seen(lambda params, images, keys: method.sample(params, images, keys, self._num_samples, parts)),
             in_shardings=(sharding.replicated(mesh), split, split),
-            out_shardings=split,
+            out_shardings=(None, split),
         )
         self._compiled = {}
         self.seconds = 0.0
 
-    def __call__(self, params, images: np.ndarray, keys: jax.Array, progress: bool = False) -> np.ndarray:
-        """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`."""
+    def __call__(
+        self, params, images: np.ndarray, keys: jax.Array, progress: bool = False, names: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`.
+
+        Raises:
+          NotFinite: the network's output for an image is not finite; it says which, by `names` [n] if given.
+        """
         size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
         size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
         drawn = []
@@ -60,8 +67,21 @@ class Sampler:
             if size not in self._compiled:
                 self._compiled[size] = self._sample.lower(params, *chunk).compile()
             began = time.perf_counter()
-            drawn.append(np.asarray(self._compiled[size](params, *chunk)))
+            seen, masks = self._compiled[size](params, *chunk)
+            drawn.append(np.asarray(masks))
+            if seen.get():
+                row = self._first_bad(params, images, keys, index)
+                raise finite.NotFinite(row, names[row] if names else f'image {row}')
             self.seconds += time.perf_counter() - began
             bar.update(min(size, len(images) - first))
         bar.close()
         return np.concatenate(drawn)[: len(images)]
+
+    def _first_bad(self, params, images, keys, rows: np.ndarray) -> int:
+        """The first of these rows for which the output is not finite: each alone fills the shape that is compiled."""
+        for row in rows:
+            alone = np.full(len(rows), row)
+            seen, _ = self._compiled[len(rows)](params, *jax.device_put((images[alone], keys[alone]), self._split))
+            if seen.get():
+                return int(row)
+        return int(rows[0])

@@ -22,6 +22,7 @@ from ambdiff import evaluate, methods, optim, report, sampling
 from ambdiff import metrics as metrics_lib
 from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
+from ambdiff.evaluation import cases as cases_lib
 from ambdiff.runtime import faults, flops, hosts, sharding
 from ambdiff.runtime.checkpoint import Checkpointer, load_weights
 from ambdiff.runtime.metric_writer import MetricWriter
@@ -102,10 +103,10 @@ class _Validation:
             source = sources.open_source(config.data, 'validation')
         except UserError as error:
             raise UserError(f'{error}; to train without validation: --config.train.sample_every=0') from error
-        chosen = np.array(evaluate.evenly_spaced(len(source), config.train.sample_images))
+        chosen = np.array(cases_lib.evenly_spaced(len(source), config.train.sample_images))
         self._rows, self._total = hosts.share(len(chosen)), len(chosen)
-        self._cases = evaluate.load(source, chosen[self._rows])
-        self._num_classes = config.data.num_classes
+        self._cases = cases_lib.load(source, chosen[self._rows])
+        self._num_classes, self._draws = config.data.num_classes, evaluate.draws(config)
         self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
         self._mesh = sharding.local_mesh()
         self._sampler = sampling.Sampler(config, methods.create(config), self._mesh)
@@ -115,10 +116,10 @@ class _Validation:
         samples = self._sampler(
             sharding.local_copy(ema, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
         )
-        cases, samples = evaluate.gather(self._cases, samples, self._total)
+        cases, samples = cases_lib.gather(self._cases, samples, self._total)
         if not hosts.is_main():
             return {}, b''
-        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, cases.present)
+        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, self._draws, cases.present)
         means, _ = metrics_lib.summarize(values)
         names = ('ged', 'hm_iou', 'd_max', 'ci')
         values = {f'validation/{name}': means[name] for name in names}

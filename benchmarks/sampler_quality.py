@@ -3,8 +3,9 @@
   python benchmarks/sampler_quality.py --config=configs/lidc.py:small --config.data.path=data_lidc.hdf5 \
       --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
 
-Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error over
-images. `difference` is GED less the first row's, image by image, whose error is far smaller than that of either.
+Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error,
+clustered by patient where patients are known. `difference` is GED less the first row's, image by image, whose error is
+far smaller than that of either.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from absl import app, flags
 from ambdiff import command, evaluate, methods, metrics, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
+from ambdiff.evaluation import cases as cases_lib
 from ambdiff.runtime import sharding
 from ambdiff.runtime.checkpoint import load_weights
 
@@ -28,7 +30,7 @@ _NOISE = flags.DEFINE_list('noise', ['independent', 'stratified'], 'Starts of th
 def compare(config):
     mesh = sharding.create_mesh(config.mesh)
     source = sources.open_source(config.data, config.evaluate.split)
-    cases = evaluate.load(source, evaluate.evenly_spaced(len(source), config.evaluate.max_images))
+    cases = cases_lib.load(source, cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
     key = jax.random.key(config.seed)
     where = sharding.replicated(mesh)
     params, step = load_weights(config.checkpoint, config, where)
@@ -41,14 +43,15 @@ def compare(config):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
         sampler = sampling.Sampler(config, methods.create(config), mesh)
         samples = sampler(params, cases.images, sampling.image_keys(key, range(len(cases.names))))
-        values = metrics.per_class(cases.raters, samples, config.data.num_classes, cases.present)[0]
+        values = metrics.per_class(
+            cases.raters, samples, config.data.num_classes, evaluate.draws(config), cases.present
+        )[0]
         ged = np.asarray(values['ged'])
         first = ged if first is None else first
         values['difference'] = ged - first
-        means, errors = metrics.summarize(values)
-        shown = ' '.join(
-            f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in ('ged', 'ged_unbiased', 'hm_iou', 'difference')
-        )
+        means, errors = metrics.summarize(values, cases.patients if any(cases.patients) else None)
+        names = ('ged', 'ged_excess', 'emptiness_error', 'hm_iou', 'difference')
+        shown = ' '.join(f'{n} {means[n]:.4f} +- {errors[n]:.4f}' for n in names)
         share = np.mean(~samples.any((2, 3)))
         print(f'steps {steps:>4} eta {eta:>4} {noise:12} {shown} empty {share:.1%}', flush=True)
 

@@ -291,11 +291,12 @@ def test_baselines_never_draw_a_missing_rater():
 def test_classes_are_scored_alone_and_averaged():
     rng = np.random.default_rng(11)
     raters, samples = (blobs(rng, 4, n).astype(np.uint8) + blobs(rng, 4, n) for n in (3, 5))
-    mean, each = metrics.per_class(raters, samples, 2)
+    mean, each = metrics.per_class(raters, samples, 2, 'independent')
     for label, values in enumerate(each, 1):
         for key, value in metrics.per_image(raters == label, samples == label).items():
             np.testing.assert_array_equal(values[key], value)
     np.testing.assert_allclose(mean['ged'], (each[0]['ged'] + each[1]['ged']) / 2)
     np.testing.assert_array_equal(
-        metrics.per_class(raters > 0, samples > 0, 1)[0]['ged'], metrics.per_image(raters > 0, samples > 0)['ged']
+        metrics.per_class(raters > 0, samples > 0, 1, 'independent')[0]['ged'],
+        metrics.per_image(raters > 0, samples > 0)['ged'],
     )

@@ -88,7 +88,7 @@ def test_it_runs_unedited_in_time(executed):
 
 def test_it_measures_what_it_says(executed):
     notebook, _ = executed
-    table = printed(find(notebook, 'evaluate.compare('))
+    table = printed(find(notebook, 'scores.compute('))
     ged = {name: float(value) for name, value in re.findall(r'^(\w+) +ged ([\d.]+)', table, re.MULTILINE)}
     assert set(ged) == {'model', 'empty', 'other_patients', 'rater_vs_rest', 'raters_resampled'}
     assert ged['raters_resampled'] < ged['model'] < ged['empty']
@@ -97,7 +97,7 @@ def test_it_measures_what_it_says(executed):
     assert re.search(r'^64 masks for each of \d+ images.*: [\d.]+ masks a second', drawn, re.MULTILINE)
     study = printed(find(notebook, 'for steps in STUDY_STEPS'))
     assert re.findall(r'^ *(\d+) steps: GED16', study, re.MULTILINE) == ['1', '2', '4', '8', '16']
-    assert 'floor: ' in study
+    assert 'ideal level: ' in study
 
 
 def test_figures_are_drawn_and_a_file_is_predicted(executed):

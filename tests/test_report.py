@@ -1,5 +1,6 @@
 """The report page: self-contained, safe with strangers' names, and true to the arrays it is given."""
 
+import dataclasses
 import html.parser
 import io
 import re
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ambdiff import metrics, report
+from ambdiff.evaluation import scores
 from ambdiff.pages import case, figures, plots
 
 
@@ -41,6 +43,12 @@ def discs(rng, shape, size=32):
     return masks
 
 
+def score(raters, samples, present, patients=('',), draws='independent', **changes):
+    patients = patients * (len(raters) // len(patients))
+    settings = {'patients': patients, 'draws': draws, 'num_classes': 1, 'seed': 0}
+    return dataclasses.replace(scores.compute(raters, present, samples, **settings), **changes)
+
+
 def write(path, count=5, num_raters=4, num_samples=6, channels=1, **changes):
     rng = np.random.default_rng(count)
     arrays = {
@@ -50,9 +58,8 @@ def write(path, count=5, num_raters=4, num_samples=6, channels=1, **changes):
         'cases': [f'case {i}' for i in range(count)],
         'facts': {'checkpoint': 'step 7'},
     } | changes
-    values = metrics.per_image(arrays['raters'], arrays['samples'])
-    arrays.setdefault('per_image', values)
-    arrays.setdefault('table', {'model': metrics.summarize(values), 'empty': metrics.summarize(values)})
+    arrays.setdefault('present', np.ones(arrays['raters'].shape[:2], bool))
+    arrays.setdefault('scores', score(arrays['raters'], arrays['samples'], arrays['present']))
     path.write_text(''.join(report.page(**arrays)), 'utf-8')
     return arrays, path.read_text('utf-8')
 
@@ -86,9 +93,10 @@ def test_links_within_the_page_lead_somewhere_and_pictures_have_names(tmp_path, 
 
 def test_names_and_facts_from_outside_cannot_become_markup(tmp_path):
     evil = '<img src=x onerror=alert(1)>"\'&'
-    values = {key: 0.5 for key in metrics.KEYS}
-    table = {'model': (values, values), evil: (values, values)}
-    _, text = write(tmp_path / 'r.html', 3, cases=[evil] * 3, facts={evil: evil}, notice=evil, table=table)
+    values = {key: 0.5 for key in metrics.ALL_KEYS}
+    masks = discs(np.random.default_rng(3), (3, 6))
+    found = score(masks[:, :4], masks, np.ones((3, 4), bool), table={'model': (values, values), evil: (values, values)})
+    _, text = write(tmp_path / 'r.html', 3, cases=[evil] * 3, facts={evil: evil}, notice=evil, scores=found)
     page = Page(text)
     assert not any('onerror' in attrs for _, attrs in page.tags)
     assert not any(attrs.get('src') == 'x' for _, attrs in page.tags)
@@ -109,20 +117,38 @@ def test_shares_probabilities_and_areas_printed_are_those_of_the_arrays(tmp_path
         for number, area in printed:
             size = arrays['samples'][i][int(number) - 1].sum()
             assert area == (str(size) if size else 'empty')
-        assert f'GED <b>{case.number(arrays["per_image"]["ged"][i])}</b>' in card
+        assert f'GED <b>{case.number(arrays["scores"].per_image["ged"][i])}</b>' in card
     assert f'Raters {(~arrays["raters"].any((2, 3))).mean():.1%}' in text
     assert f'model {(~arrays["samples"].any((2, 3))).mean():.1%}' in text
 
 
 def test_the_table_prints_means_with_their_errors_and_a_dash_for_the_undefined(tmp_path):
-    means = {key: index / 10 for index, key in enumerate(metrics.KEYS)}
-    errors = {key: index / 1000 for index, key in enumerate(metrics.KEYS)}
-    undefined = {key: float('nan') for key in metrics.KEYS}
+    means = {key: index / 10 for index, key in enumerate(metrics.ALL_KEYS)}
+    errors = {key: index / 1000 for index, key in enumerate(metrics.ALL_KEYS)}
+    undefined = {key: float('nan') for key in metrics.ALL_KEYS}
+    masks = discs(np.random.default_rng(3), (2, 6))
     table = {'model': (means, errors), 'rater_vs_rest': (undefined, undefined)}
-    _, text = write(tmp_path / 'report.html', 2, table=table)
-    for key in metrics.KEYS:
+    found = score(masks[:, :4], masks, np.ones((2, 4), bool), table=table)
+    _, text = write(tmp_path / 'report.html', 2, scores=found)
+    for key in metrics.ALL_KEYS:
         assert f'<td>{means[key]:.3f}<small>± {errors[key]:.3f}</small></td>' in text
-    assert text.count('<td>–</td>') == len(metrics.KEYS) and 'nan' not in text
+    assert text.count('<td>–</td>') == len(metrics.ALL_KEYS) and 'nan' not in text
+
+
+def test_the_model_is_placed_between_the_ideal_level_and_other_patients(tmp_path):
+    masks = discs(np.random.default_rng(4), (6, 9))
+    given = (masks[:, :3], masks[:, 3:], np.ones((6, 3), bool))
+    found = score(*given)
+    means, errors = found.table['model']
+    shown = lambda key: f'{means[key]:.3f} ± {errors[key]:.3f}'
+    _, text = write(tmp_path / 'r.html', 6, 3, raters=given[0], samples=given[1], scores=found)
+    assert f'GED is {shown("ged")}' in text and f'The excess over it is {shown("ged_excess")}' in text
+    assert f'would get {means["ged_ideal"]:.3f} on average' in text and f'ideal {means["ged_ideal"]:.3f}</text>' in text
+    assert 'lowest to hope for' not in text and 'floor' not in text
+    dependent = score(*given, draws='dependent', patients=('a', 'b'))
+    _, text = write(tmp_path / 'r.html', 6, 3, raters=given[0], samples=given[1], scores=dependent)
+    assert 'these samples depend on each other' in text and '2 patients' in text
+    assert 'GED unbiased: needs independent samples' in text
 
 
 def test_the_worst_middle_and_best_cases_are_shown_and_none_twice():
@@ -167,8 +193,10 @@ def test_sizes_that_disagree_are_refused_and_leave_the_old_page(tmp_path):
     for changes in ({'cases': ['one']}, {'images': np.zeros((2, 32, 30, 1))}, {'images': np.zeros((0, 32, 32, 1))}):
         with pytest.raises(ValueError, match=r'images'):
             write(path, 2, **changes)
+    masks = discs(np.random.default_rng(3), (2, 6))
+    broken = score(masks[:, :4], masks, np.ones((2, 4), bool), table={'model': ({}, {})})
     with pytest.raises(KeyError):
-        write(path, 2, table={'model': ({}, {})})
+        write(path, 2, scores=broken)
     assert path.read_text('utf-8') == before and len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,5 +1,6 @@
 """Placement over eight devices: what it changes (bytes, messages), and what it must not (the loss)."""
 
+import devices
 import jax
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from ambdiff.errors import UserError
 from ambdiff.runtime import flops, sharding
 
 STEPS = 3
+
+
+@pytest.fixture(scope='module', autouse=True)
+def eight_devices(one_device):
+    with devices.visible(8):
+        yield
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,11 +43,10 @@ def assert_same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-def losses(data, num_devices, steps=3, **fields):
-    config = tiny.config(data, **fields)
-    config.mesh.data = num_devices
-    devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
-    mesh = jax.sharding.Mesh(devices, ('data', 'model'))
+def losses(data, num_devices, steps=3):
+    config = tiny.config(data)
+    with devices.visible(num_devices):
+        mesh = sharding.create_mesh(config.mesh)
     method, optimiser = methods.create(config), optim.create(config.optim, 12)
     place = lambda tree, sharding: jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
     state = train.create_state(config, method, optimiser, jax.random.key(0))
@@ -64,8 +64,8 @@ def losses(data, num_devices, steps=3, **fields):
 def test_same_step_gives_same_loss_on_1_2_and_8_devices(data):
     one, state = losses(data, 1)
     assert one[0] != one[2]
-    for devices in (2, 8):
-        other, other_state = losses(data, devices)
+    for number in (2, 8):
+        other, other_state = losses(data, number)
         np.testing.assert_allclose(other, one, atol=1e-6)
         close = lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=2e-4)
         jax.tree.map(close, state.params, other_state.params)
@@ -189,7 +189,7 @@ def test_workdir_of_another_config_is_refused_by_field(data, tmp_path):
 )
 def test_unsuitable_fields_are_named_with_the_cure(data, tmp_path, field, value, named):
     config = tiny.config(data, **{field: value})
-    with pytest.raises(UserError) as error:
+    with devices.visible(8), pytest.raises(UserError) as error:
         train.train(config, tmp_path / 'run')
     assert named in str(error.value)
     assert not (tmp_path / 'run' / 'checkpoints').exists()

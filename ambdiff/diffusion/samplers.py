@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ambdiff.diffusion import gaussian
+from ambdiff.finite import watched
 
 Array = jax.Array
 DenoiseFn = Callable[[Array, Array], Array]
@@ -28,7 +29,7 @@ def _scan(diffusion: gaussian.GaussianDiffusion, denoise_fn: DenoiseFn, x: Array
 
     def body(xt, index):
         t = jnp.full(xt.shape[0], index)
-        output = denoise_fn(xt, timesteps[t])
+        output = watched(denoise_fn(xt, timesteps[t]))
         noise = row_noise(keys, index, xt.shape[1:])
         return step_fn(output, xt, t, noise), None
 

@@ -39,6 +39,7 @@ from ambdiff import dihedral
 from ambdiff.diffusion import samplers
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
+from ambdiff.finite import watched
 from ambdiff.models import gaussian_encoder
 from ambdiff.models.unet import UNet
 
@@ -280,7 +281,7 @@ class CIMD:
 
         def draw_share(denoise_fn, turn, x):
             last = jnp.full(x.shape[0], self.diffusion.num_steps - 1)
-            return dihedral.turn_back(self.diffusion.share(denoise_fn(x, last)), turn)
+            return dihedral.turn_back(self.diffusion.share(watched(denoise_fn(x, last))), turn)
 
         def draw_mask(denoise_fn, turn, x, row):
             arguments = (process, denoise_fn, x, row, self.sampling.clip)

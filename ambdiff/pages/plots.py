@@ -43,8 +43,12 @@ def calibration_bins(predicted: np.ndarray, observed: np.ndarray, count: int) ->
     return rows
 
 
-def calibration_svg(rows: Sequence[Mapping[str, float]]) -> str:
-    """Predicted (across) against observed share (up) with 95 % bars; the diagonal is perfect."""
+def calibration_svg(rows: Sequence[Mapping[str, float]], unit: str, axes: tuple[str, str], label: str) -> str:
+    """Predicted (across) against observed share (up); the diagonal is perfect.
+
+    rows: predicted, observed, the count of what is grouped under the name `unit`, and low and high of a 95 % bar where
+    there is one; axes: what is across and up; label: the plot's name.
+    """
     left, top, side = 66, 12, 288
 
     def x(share):
@@ -60,23 +64,23 @@ def calibration_svg(rows: Sequence[Mapping[str, float]]) -> str:
             f'<text x="{left - 8}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:.0%}</text>'
             f'<text x="{x(tick):.1f}" y="{top + side + 20}" text-anchor="middle">{tick:.0%}</text>'
         )
-    largest = max(row['images'] for row in rows)
+    largest = max(row[unit] for row in rows)
     for row in rows:
         across, up = x(row['predicted']), y(row['observed'])
-        radius = 3.5 + 5.5 * math.sqrt(row['images'] / largest)
+        radius = 3.5 + 5.5 * math.sqrt(row[unit] / largest)
+        if 'low' in row:
+            parts.append(f'<path class="bar" d="M{across:.1f} {y(row["low"]):.1f}V{y(row["high"]):.1f}"/>')
         parts.append(
-            f'<path class="bar" d="M{across:.1f} {y(row["low"]):.1f}V{y(row["high"]):.1f}"/>'
             f'<circle class="model" cx="{across:.1f}" cy="{up:.1f}" r="{radius:.1f}">'
-            f'<title>{row["images"]} images: model {row["predicted"]:.0%}, '
+            f'<title>{row[unit]} {unit}: model {row["predicted"]:.0%}, '
             f'raters {row["observed"]:.0%}</title></circle>'
         )
     parts.append(
         f'<text class="axis" x="{x(0.5)}" y="{top + side + 42}" text-anchor="middle">'
-        'share of samples that are empty</text>'
+        f'{axes[0]}</text>'
         f'<text class="axis" x="0" y="0" text-anchor="middle" '
-        f'transform="translate(13 {y(0.5)}) rotate(-90)">share of raters who drew nothing</text>'
+        f'transform="translate(13 {y(0.5)}) rotate(-90)">{axes[1]}</text>'
     )
-    label = 'Calibration of the empty answer: observed against predicted share, by bins'
     return svg(left + side + 28, top + side + 50, label, parts)
 
 
@@ -149,9 +153,12 @@ def bin_name(edges: np.ndarray, index: int) -> str:
     return 'empty' if high == 0 else f'{low} px' if low == high else f'{low} to {high} px'
 
 
-def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str) -> str:
-    """(name, value, standard error) as dots on one axis from 0; the first row is emphasised."""
-    left, top, width, step = 168, 8, 360, 34
+def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str, level: tuple[str, float]) -> str:
+    """(name, value, standard error) as dots on one axis from 0; the first row is emphasised.
+
+    level: name and value of a line across all rows; none where the value is NaN.
+    """
+    left, top, width, step = 168, 26, 360, 34
     highest = max((v + (0 if math.isnan(e) else e) for _, v, e in rows if math.isfinite(v)), default=1)
     spacing = next((s for s in (0.05, 0.1, 0.2) if s * 6 >= highest), 0.5)
     ceiling = max(spacing * math.ceil(highest / spacing * 1.02), spacing)
@@ -162,6 +169,12 @@ def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str) -> str:
         parts.append(
             f'<path class="gridline" d="M{x:.1f} {top}V{bottom}"/>'
             f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:.2g}</text>'
+        )
+    if math.isfinite(level[1]):
+        x = left + width * min(max(level[1], 0), ceiling) / ceiling
+        parts.append(
+            f'<path class="diagonal" d="M{x:.1f} {top - 4}V{bottom}"/><text class="axis" x="{x:.1f}" y="{top - 10}" '
+            f'text-anchor="middle">{html.escape(level[0])} {level[1]:.3f}</text>'
         )
     for index, (name, value, error) in enumerate(rows):
         y = top + step * (index + 0.5)

@@ -1,0 +1,105 @@
+"""The files of an evaluation: metrics.json, per_image.csv, masks.npz and report.html, all of them or none.
+
+metrics.json    what was measured and how, NaN as null, `undefined` saying why
+per_image.csv   a line an image: case, patient, every metric; blank where undefined
+masks.npz       samples [n, N, H, W / 8] and raters [n, M, H, W / 8] as bits along W (labels [n, N, H, W] for several
+                classes), present [n, M], case [n], patient [n]
+report.html     one page to look at
+"""
+
+import csv
+import io
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from ambdiff import files, report
+from ambdiff.evaluation.cases import Cases
+from ambdiff.evaluation.scores import Means, Scores
+
+
+def write(
+    folder: pathlib.Path,
+    result: Mapping,
+    scores: Scores,
+    cases: Cases,
+    samples: np.ndarray,
+    num_classes: int,
+    facts: Mapping[str, str],
+    notice: str,
+) -> None:
+    """Writes the four files into the folder.
+
+    result: of metrics.json; samples [n, N, H, W]; facts: shown at the top of the report; notice: a line there that must
+    not be missed.
+    """
+    if num_classes > 1:
+        notice = f'{notice} Pictures show all {num_classes} classes as one; scores are means over classes.'
+    page = report.page(
+        images=cases.images,
+        raters=cases.raters > 0,
+        samples=samples > 0,
+        cases=cases.names,
+        present=cases.present,
+        scores=scores,
+        facts=facts,
+        notice=notice.strip(),
+        by_number=result.get('by_num_samples'),
+    )
+    names = ('per_image.csv', 'masks.npz', 'report.html', 'metrics.json')
+    with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary):
+        per_image.write(per_image_table(scores, cases).encode())
+        _pack(masks, cases, samples, num_classes)
+        html.writelines(piece.encode() for piece in page)
+        summary.write(json.dumps(_finite(result), indent=2, allow_nan=False).encode())
+
+
+def per_image_table(scores: Scores, cases: Cases) -> str:
+    """The text of per_image.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(['case', 'patient', *scores.per_image])
+    for row, (case, patient) in enumerate(zip(cases.names, cases.patients, strict=True)):
+        cells = (float(values[row]) for values in scores.per_image.values())
+        writer.writerow([case, patient, *(f'{value:.6f}' if math.isfinite(value) else '' for value in cells)])
+    return text.getvalue()
+
+
+def format_table(table: Mapping[str, tuple[Means, Means]]) -> str:
+    """The rows as text: mean +- standard error of every metric, in blocks of as many columns as a screen takes."""
+    names = list(next(iter(table.values()))[0])
+    blocks = []
+    for first in range(0, len(names), 8):
+        part = names[first : first + 8]
+        lines = [' '.join([f'{"":18}', *(f'{name:>17}' for name in part)])]
+        for row, (means, errors) in table.items():
+            cells = (f'{means[n]:6.3f} +- {errors[n]:.3f}' if math.isfinite(means[n]) else '-' for n in part)
+            lines.append(' '.join([f'{row:18}', *(f'{cell:>17}' for cell in cells)]))
+        blocks.append('\n'.join(lines))
+    return '\n\n'.join(blocks)
+
+
+def _pack(file: BinaryIO, cases: Cases, samples: np.ndarray, num_classes: int) -> None:
+    # Bits where a mask is yes or no; labels of several classes as they are.
+    pack = lambda masks: np.packbits(masks, axis=-1) if num_classes == 1 else masks
+    np.savez_compressed(
+        file,
+        samples=pack(samples),
+        raters=pack(cases.raters),
+        present=cases.present,
+        case=np.array(cases.names),
+        patient=np.array(cases.patients),
+    )
+
+
+def _finite(value):
+    """The same tree with NaN as None: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
