@@ -1,6 +1,6 @@
 """The picture to explore: an image with zoom and window/level, raters' outlines, and what at least k of N samples drew.
 
-Everything is inline SVG in pixel coordinates of the image; the script of `ambdiff.pages.script` moves the viewBox.
+Everything is inline SVG in pixel coordinates of the image; viewer.js moves the viewBox.
 Without the script the picture shows the crop with the middle level set.
 """
 
