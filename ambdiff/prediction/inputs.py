@@ -224,11 +224,11 @@ def _content(path: pathlib.Path) -> bytes:
 
 def _series(path: pathlib.Path) -> tuple[str, str]:
     """(SeriesInstanceUID, why it is no image) of a DICOM file; both '' where it cannot be read."""
-    from ambdiff.data.files import dicom_file
+    from ambdiff.data.files import dicom_file, dicom_header
 
     try:
         header = dicom_file.read_header(path)
-        reason = dicom_file.not_an_image(header)
+        reason = dicom_header.not_an_image(header)
         return ('', reason) if reason else (str(header.get('SeriesInstanceUID') or ''), '')
     except Exception:  # told when the file is read as an image of its own
         return '', ''

@@ -3,7 +3,8 @@
 Rows, columns and slices are as stored and displayed, slices sorted along the cross product of the directions of
 columns and rows: an axial series runs to the head. DICOM's world is (left, posterior, superior); the affine is in
 (right, anterior, superior). Localizers, segmentations, reports and other objects without an image of their own are
-skipped, and named in `notes`. What values mean is told in `ambdiff.data.files.dicom_file`.
+skipped, and named in `notes`; so is what lies in another direction than more than half of a series, or nowhere, as a
+scout that is not marked. What values mean is told in `ambdiff.data.files.dicom_file`.
 """
 
 import os
@@ -12,12 +13,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ambdiff.data.files.dicom_file import Slice, decode, not_an_image, read_header, slices_of
+from ambdiff.data.files.dicom_file import decode, read_header
+from ambdiff.data.files.dicom_header import Slice, not_an_image, slices_of
 from ambdiff.data.files.signature import is_dicom
-from ambdiff.data.files.volume import Volume, check_size
+from ambdiff.data.files.volume import Volume, check_size, same_length
 from ambdiff.errors import UserError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_SAME_DIRECTION = 2e-3  # of the components of unit vectors
+_UPRIGHT = np.cos(np.radians(0.5))
 
 
 def read_slice(path: str | os.PathLike) -> Volume:
@@ -44,9 +48,7 @@ def read_series(source: str | os.PathLike | Iterable[str | os.PathLike], *, mend
     slices, notes = sort_slices(source, mend=mend)
     values = decode(slices)
     first = slices[0]
-    affine, gap = _affine(slices)
-    if len(_uneven(slices)[0]):
-        affine = None
+    affine, gap = _affine(slices, notes)
     return Volume(
         np.stack(values),
         'dicom',
@@ -78,15 +80,12 @@ def sort_slices(
             slices += slices_of(file, header)
     if not slices:
         raise UserError(f'{where}: holds no DICOM image{f" ({notes[0]})" if notes else ""}; name a series of images')
+    placed = any(piece.position is not None and piece.directions is not None for piece in slices)
+    in_order = not placed and len({piece.file for piece in slices}) == 1  # frames of one file, or a single slice
+    slices = slices if in_order else _parallel(slices, notes)
     _check_alike(slices)
     check_size(where, (len(slices), *slices[0].shape))
-    lost = [piece for piece in slices if piece.position is None or piece.directions is None]
-    if lost and len({piece.file for piece in slices}) > 1:
-        raise UserError(
-            f'{lost[0].file}: has no ImagePositionPatient and ImageOrientationPatient, so the {len(slices)} slices of '
-            'the series cannot be put in order; give one file at a time'
-        )
-    if not lost:
+    if not in_order:
         slices = _without_repeats(sorted(slices, key=lambda piece: piece.place), notes, mend)
         _check_gaps(slices, notes, mend)
     return slices, notes
@@ -103,6 +102,34 @@ def _files_of(folder):
     return [path for path in files if path.name.upper() != 'DICOMDIR']
 
 
+def _parallel(slices, notes):
+    """The slices in the direction that more than half of them have; the others are noted as left out.
+
+    Raises:
+      UserError: no direction is that of more than half.
+    """
+    known = [piece for piece in slices if piece.position is not None and piece.directions is not None]
+    lost = [piece for piece in slices if piece.position is None or piece.directions is None]
+    if len(slices) >= 2 * len(known):
+        raise UserError(
+            f'{lost[0].file}: has no ImagePositionPatient and ImageOrientationPatient, so the {len(slices)} slices of '
+            'the series cannot be put in order; give one file at a time'
+        )
+    directions = np.stack([piece.directions for piece in known])
+    distance = lambda other: np.abs(directions - other).max((1, 2))
+    inside = distance(np.median(directions, axis=0)) < _SAME_DIRECTION  # the median, by component, is a majority's
+    kept = [piece for piece, is_inside in zip(known, inside, strict=True) if is_inside]
+    if len(slices) >= 2 * len(kept):
+        far = known[int(distance(directions[0]).argmax())]
+        raise UserError(f'{far.file}: lies in another direction than {known[0].file.name}; keep one series a folder')
+    across = [piece for piece, is_inside in zip(known, inside, strict=True) if not is_inside]
+    for odd, why in ((across, f'in another direction than the other {len(kept)} slices'), (lost, 'without a position')):
+        if odd:
+            names = sorted({piece.file.name for piece in odd})
+            notes.append(f'{names[0]}{f" and {len(names) - 1} more" if len(names) > 1 else ""}: {why}, left out')
+    return kept
+
+
 def _check_alike(slices):
     """Refuses slices that cannot be one volume, naming the first that differs."""
     first = slices[0]
@@ -116,10 +143,6 @@ def _check_alike(slices):
             same = np.allclose(ours, theirs, rtol=1e-3, equal_nan=True) if 'spacing' in what else ours == theirs
             if not same:
                 raise UserError(f'{piece.file}: {what} {theirs}, but {first.file.name} has {ours}; {cure}')
-        if (first.directions is None) != (piece.directions is None) or (
-            first.directions is not None and not np.allclose(first.directions, piece.directions, atol=1e-3)
-        ):
-            raise UserError(f'{piece.file}: lies in another direction than {first.file.name}; keep one series a folder')
 
 
 def _without_repeats(slices, notes, mend):
@@ -129,15 +152,19 @@ def _without_repeats(slices, notes, mend):
             kept.append(piece)
             continue
         message = f'{piece.file}: at the same position as {kept[-1].file.name} ({piece.place:g} mm along the series)'
+        cure = 'keep one of them'
+        if piece.file == kept[-1].file:  # phases, echoes
+            message = f'{piece.file}: its frames {kept[-1].frame} and {piece.frame} lie at the same position'
+            cure = 'store the frames of each phase in a file of their own'
         if not mend:
-            raise UserError(f'{message}; keep one of them')
+            raise UserError(f'{message}; {cure}')
         notes.append(f'{message}, left out')
     return kept
 
 
 def _uneven(slices):
     """(places before which the distance is not the usual one, distances in mm, the usual one)."""
-    if len(slices) < 3 or slices[0].position is None or slices[0].directions is None:
+    if len(slices) < 3:
         return [], [], np.nan
     gaps = np.diff([piece.place for piece in slices])
     usual = float(np.median(gaps))
@@ -160,18 +187,26 @@ def _check_gaps(slices, notes, mend):
         notes.append(message)
 
 
-def _affine(slices):
-    """([4, 4] (slice, row, column, 1) -> RAS mm or None, distance of slices in mm)."""
-    first, last = slices[0], slices[-1]
+def _affine(slices, notes):
+    """([4, 4] (slice, row, column, 1) -> RAS mm or None, distance of slices in mm); after a gap it is the usual one."""
+    first = slices[0]
+    gap = first.thickness if len(slices) == 1 or np.isnan(first.between) else first.between
     if first.position is None or first.directions is None:
-        return None, first.thickness
-    step, gap = np.cross(*first.directions), first.thickness
+        return None, gap
+    normal, even = np.cross(*first.directions), True
+    step = normal * (gap if np.isfinite(gap) else 1.0)
     if len(slices) > 1:
-        step = (last.position - first.position) / (len(slices) - 1)
-        gap = float(np.linalg.norm(step))
-    else:
-        step = step * (gap if np.isfinite(gap) else 1.0)
-    if not np.isfinite(first.spacing).all():
+        steps = np.diff([piece.position for piece in slices], axis=0)
+        even, step = not len(_uneven(slices)[0]), steps.mean(axis=0)
+        gap = float(np.linalg.norm(step) if even else np.median(np.linalg.norm(steps, axis=1)))
+        along = abs(float(normal @ step)) / float(np.linalg.norm(step))
+        if even and along < _UPRIGHT:
+            notes.append(f'its slices are shifted by {np.degrees(np.arccos(along)):.3g} degrees (a tilted gantry)')
+        if even and not (same_length(gap, first.between) or same_length(gap * along, first.between)):
+            notes.append(
+                f'its slices lie {gap:.4g} mm apart, which counts, and SpacingBetweenSlices is {first.between:.4g} mm'
+            )
+    if not even or not np.isfinite(first.spacing).all():
         return None, gap
     affine = np.eye(4)
     affine[:3, 0] = step

@@ -79,11 +79,13 @@ def crop_series(
                     'outlined; the series is not complete, download it again'
                 )
             drawn.setdefault(place, []).append((f'{nodule.name}_z{k:03d}', nodule.heights[k], found))
-    headers, _ = dicom.sort_slices([files[place].path for place in sorted(drawn)], mend=True)
+    headers, notes = dicom.sort_slices([files[place].path for place in sorted(drawn)], mend=True)
     header_of = {header.file: header for header in headers}
     crops = []
     for place in sorted(drawn):
-        header = header_of[files[place].path]
+        header = header_of.get(files[place].path)
+        if header is None:
+            raise UserError(f'{files[place].path}: outlined, but no slice of this series; {"; ".join(notes)}')
         if header.units != 'HU' or header.shape[2] != 1:
             raise UserError(f'{header.file}: not a CT slice with RescaleSlope and RescaleIntercept')
         if not np.isfinite(header.spacing).all() or abs(header.spacing[0] / header.spacing[1] - 1) > 1e-3:
