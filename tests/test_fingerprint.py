@@ -9,7 +9,7 @@ from test_case_folder import settings, write_cases, write_table
 from test_sources import write_case as write_cimd_case
 from test_sources import write_hdf5
 
-from ambdiff.data import fingerprint, sources
+from ambdiff.data import built, fingerprint, sources
 from ambdiff.errors import UserError
 
 
@@ -75,3 +75,12 @@ def test_a_file_that_is_gone_is_named(root):
     gone.unlink()
     with pytest.raises(UserError, match=gone.name):
         fingerprint.of(source, data)
+
+
+def test_a_build_is_another_one_when_a_file_changes_and_keeps_its_size(tmp_path):
+    path = tmp_path / 'mask.nii'
+    path.write_bytes(b'nothing')
+    before = built.fingerprint(tmp_path, [path], 'resize')
+    assert built.fingerprint(tmp_path, [path], 'resize') == before != built.fingerprint(tmp_path, [path], 'crop')
+    path.write_bytes(b'drawing')
+    assert built.fingerprint(tmp_path, [path], 'resize') != before

@@ -309,5 +309,39 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, put):
         nested = (nested, nested)
     key = pickle.dumps(nested, 2)[2:-1]
     (tmp_path / 'a.pickle').write_bytes(b'\x80\x04' + put % key + b'.')
-    with pytest.raises(UserError, match='refused, nothing was run: a tuple as a key'):
+    with pytest.raises(UserError, match='refused, nothing was run: a key that is no text'):
         numpy_pickle.load(tmp_path / 'a.pickle', np.copy)
+
+
+@pytest.mark.parametrize(
+    'key', [b'K\x01', b'G' + bytes(8), b'N', b'(\x91', b'\x8a\x08' + b'\xff' * 7 + b'\x1f', b'C\x01a']
+)
+def test_keys_are_text_alone(tmp_path, key):
+    (tmp_path / 'a.pickle').write_bytes(b'\x80\x04}' + key + b'Ns.')
+    with pytest.raises(UserError, match='a key that is no text'):
+        numpy_pickle.load(tmp_path / 'a.pickle', np.copy)
+
+
+def test_an_array_of_sides_without_end_is_refused_at_once(tmp_path):
+    content = pickle.dumps({'a': np.zeros((16, 16))}, 3)
+    side = b'\x8b' + (1 << 20).to_bytes(4, 'little') + b'\x7f' * (1 << 20)
+    huge = content.replace(pickle.dumps((16, 16), 3)[2:-3], side + b'2' + b'\x86')
+    (tmp_path / 'a').write_bytes(huge)
+    with pytest.raises(UserError, match='sides that no array has'):
+        numpy_pickle.load(tmp_path / 'a', lambda x: x)
+
+
+@pytest.mark.parametrize('where', ['name', 'series'])
+def test_text_that_cannot_be_written_is_a_fault_of_its_case(tmp_path, where):
+    content = cases()
+    name = sorted(content)[0]
+    if where == 'name':
+        content['\ud800'] = content.pop(name)
+    else:
+        content[name]['series_uid'] = 'x\udfff'
+    path = write(tmp_path / 'a.pickle', content)
+    with pytest.raises(UserError, match=r'series_uid should be text') as caught:
+        sources.open_source(settings(path), 'train')
+    assert str(caught.value).encode()
+    sources.write_splits(settings(path), tmp_path)
+    assert len(splits.read_table(tmp_path / 'splits.csv')) == len(content) - 1

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ambdiff import files
+from ambdiff.data import fingerprint as fingerprint_lib
 from ambdiff.data import source as source_lib
 from ambdiff.data.example import Example
 from ambdiff.errors import UserError
@@ -147,9 +148,9 @@ class Parts:
 
 
 def fingerprint(root: pathlib.Path, files: Sequence[pathlib.Path], *settings: object) -> str:
-    """Eight hex digits that change with the files' names and sizes and with the settings of a build."""
-    lines = [f'{path.relative_to(root)} {path.stat().st_size}' for path in sorted(files)]
-    return digest('\n'.join([*map(repr, settings), *lines]))
+    """Eight hex digits that change with the files below root, and with the settings of a build."""
+    _, _, digests = fingerprint_lib.of_files(files, root)
+    return digest('\n'.join([*map(repr, settings), *(f'{name} {found}' for name, found in digests.items())]))
 
 
 def digest(text: str) -> str:

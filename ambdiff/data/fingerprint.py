@@ -10,6 +10,7 @@ those of one folder stand together. Computed data has no files and never changes
 
 import hashlib
 import pathlib
+from collections.abc import Iterable
 
 from ambdiff.data.source import Source
 from ambdiff.errors import UserError
@@ -34,15 +35,23 @@ def of(source: Source, data) -> Fingerprint:
     Raises:
       UserError: a file is gone or cannot be read.
     """
-    root = pathlib.Path(data.path).expanduser()
-    paths = sorted(set(source.files()))
+    by, total, digests = of_files(source.files(), pathlib.Path(data.path).expanduser())
+    return {'by': by, 'files': len(digests), 'bytes': total, 'entries': _grouped(digests)}
+
+
+def of_files(paths: Iterable[pathlib.Path], root: pathlib.Path) -> tuple[str, int, dict[str, str]]:
+    """('content' or 'time', bytes of all together, {name below root: digest}) of files.
+
+    Raises:
+      UserError: a file is gone or cannot be read.
+    """
+    paths = sorted(set(paths))
     try:
-        sizes = [path.stat().st_size for path in paths]
-        by = 'content' if sum(sizes) <= CONTENT_BYTES else 'time'
-        digests = {_name(path, root): _digest(path, by) for path in paths}
+        total = sum(path.stat().st_size for path in paths)
+        by = 'content' if total <= CONTENT_BYTES else 'time'
+        return by, total, {_name(path, root): _digest(path, by) for path in paths}
     except OSError as error:
         raise UserError(f'{error.filename}: gone or cannot be read ({error.strerror or error})') from error
-    return {'by': by, 'files': len(paths), 'bytes': sum(sizes), 'entries': _grouped(digests)}
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> list[str]:

@@ -145,7 +145,7 @@ def _read(path, num_raters, changed, size):
         try:
             cases.append(_case(where, name, value, num_raters))
         except UserError as error:
-            cases.append(_Case(name if isinstance(name, str) else where, fault=str(error)))
+            cases.append(_Case(name if _is_text(name) else where, fault=str(error)))
             continue
         pixels += math.prod(cases[-1].shape) * (1 + len(cases[-1].masks))
         if pixels > _MAX_SHARED * size:
@@ -165,7 +165,7 @@ def _compact(array):
 def _case(where, name, value, num_raters):
     if not isinstance(value, dict) or not {'image', 'masks', 'series_uid'} <= value.keys():
         raise UserError(f'{where}: has no image, masks and series_uid; this layout needs them')
-    if not isinstance(name, str) or not isinstance(value['series_uid'], str) or not value['series_uid'].strip():
+    if not _is_text(name) or not _is_text(value['series_uid']):
         raise UserError(f'{where}: its name and its series_uid should be text')
     shape, image = _array(where, 'image', value['image'])
     if len(shape) != 2:
@@ -182,6 +182,11 @@ def _case(where, name, value, num_raters):
             f'set --config.data.num_raters={len(masks)}'
         )
     return _Case(name, value['series_uid'].strip(), shape, image, masks)
+
+
+def _is_text(value):
+    """Whether a value is text that can be written: a pickle can hold halves of letters, which cannot."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _masks(where, value, shape):

@@ -84,11 +84,13 @@ def _array(content, dtype, shape, order):
         content = content.encode('latin-1')  # how Python 2 wrote bytes
     if len(shape) > 8:
         raise _Refused(f'an array of {len(shape)} axes')
-    numbers = [int(n) for n in shape]
+    if any(type(n) is not int or not 0 <= n < 1 << 40 for n in shape):
+        raise _Refused('an array of sides that no array has')
+    numbers = list(shape)
     count = 1
     for n in numbers:
         count *= n
-    if min(numbers, default=0) < 0 or count * dtype.numpy.itemsize != len(content):
+    if count * dtype.numpy.itemsize != len(content):
         raise _Refused(f'an array claims the shape {tuple(numbers)} of {dtype.numpy} but has {len(content)} bytes')
     return np.frombuffer(content, dtype.numpy).reshape(numbers, order=order)
 
@@ -106,12 +108,13 @@ _ALLOWED = {
 def _with_plain_keys(load, start, step):
     """An operation of the interpreter that puts keys, every `step`th of its stack from `start`, where they are hashed.
 
-    Tuples are refused: one of tuples of tuples, each twice, takes no room, but for ever to hash.
+    Only text is admitted: tuples and frozensets of themselves, each twice, take no room but for ever to hash, and
+    numbers can be chosen to fall on one place of the table.
     """
 
     def checked(self):
-        if any(isinstance(key, tuple) for key in self.stack[start::step]):
-            raise _Refused('a tuple as a key')
+        if any(type(key) is not str for key in self.stack[start::step]):
+            raise _Refused('a key that is no text')
         load(self)
 
     return checked
