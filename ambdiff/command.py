@@ -36,32 +36,60 @@ def define_config() -> None:
     config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)
 
 
+class _ConfigParser(flags.ArgumentParser):
+    """Loads a config file, with the fields of the method that --config.method.name on the command line names.
+
+    The fields given are looked up in what comes out, so that each method's own can be given as well.
+    """
+
+    def __init__(self, argv: list[str], load: flags.ArgumentParser):
+        self._load = load
+        words = ' '.join(argv)
+        self._method = (re.findall(r'--?config\.method\.name[= ](\S+)', words) or [None])[-1]
+        self.config = None  # what was loaded
+
+    def flag_type(self) -> str:
+        return self._load.flag_type()
+
+    def parse(self, path: str):
+        from ambdiff.config import use_method
+
+        config = self._load.parse(path)
+        if self._method and config.method.name != self._method:
+            use_method(config, self._method)
+        self.config = config
+        return config
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """app.run's flags parser for a command with --config: a mistake in a flag is one line and exit status 2."""
+    flag = flags.FLAGS['config']
+    load, flag.parser = flag.parser, (parser := _ConfigParser(argv, flag.parser))
     try:
         rest = flags.FLAGS(argv)
         if flags.FLAGS.config is None:
             raise UserError('give a config, for instance --config=configs/demo.py')
         _ = flags.FLAGS.config.seed  # a file that does not load is told only on use
     except Exception as error:  # a config file is a program: it can fail in any way
-        sys.exit(fail(_field_hint(argv, error)))
+        sys.exit(fail(_field_hint(argv, error, parser.config)))
+    finally:
+        flag.parser = load
     if len(rest) > 1:
         sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
     return rest
 
 
-def _field_hint(argv: list[str], error: Exception) -> str:
-    """What is wrong with the config on the command line, with the nearest field that exists."""
-    from ambdiff.config import default
-
-    groups = default()
+def _field_hint(argv: list[str], error: Exception, groups) -> str:
+    """What is wrong with the config on the command line; groups: the config, if it loaded, for the nearest field."""
+    groups = {} if groups is None else groups
     known = [g for g in groups if not hasattr(groups[g], 'keys')]
     known += [f'{g}.{f}' for g in groups if hasattr(groups[g], 'keys') for f in groups[g]]
-    for argument in argv:
+    for argument in argv if known else []:
         match = re.match(r'--?config\.([\w.]+)', argument)
         if match and match[1] not in known:
             near = difflib.get_close_matches(match[1], known, 1, 0.5)
-            hint = f'; did you mean config.{near[0]}?' if near else '; ambdiff/config.py lists them'
+            lists = f'ambdiff/config.py and ambdiff/methods/{groups.method.name}.py list them'
+            hint = f'; did you mean config.{near[0]}?' if near else f'; {lists}'
             return f'there is no config field {match[1]}{hint}'
     message = str(error)
     if 'Failed loading config file' in message:

@@ -1,16 +1,23 @@
 """Every config field, once, with the paper's value: the files in configs/ change what they need.
 
 `default()` is CIMD as its paper describes it, at its LIDC setting. The config that results is locked: a misspelt
-field is an error, and nothing reads a field with a hidden default.
+field is an error, and nothing reads a field with a hidden default. Fields that one method alone has are declared in its
+file, as `Fields`.
 """
 
 import ml_collections
 
+from ambdiff import methods
+
 ConfigDict = ml_collections.ConfigDict
 
 
-def default() -> ConfigDict:
-    """The paper's setting: 128x128, one CT channel, four raters, T = 1000."""
+def default(method: str = 'cimd') -> ConfigDict:
+    """The paper's setting: 128x128, one CT channel, four raters, T = 1000; with the fields of this method.
+
+    Raises:
+      UserError: there is no such method.
+    """
     config = ConfigDict()
     config.seed = 0  # everything random follows from it
     config.checkpoint = ''  # workdir, step folder or .safetensors file to start from or evaluate
@@ -59,20 +66,7 @@ def default() -> ConfigDict:
     diffusion.prediction = 'eps'  # what the network predicts: 'eps' or 'x0' (a logit)
     diffusion.mask_range = (0.0, 1.0)  # values of background and foreground in the process
 
-    config.method = method = ConfigDict()
-    method.name = 'cimd'  # a file of ambdiff/methods
-    method.loss = 'mse'  # 'mse' (of the noise) or 'cross_entropy' (of the mask; prediction 'x0')
-    method.target = 'rater'  # of 'cross_entropy': the drawn 'rater', or the raters' 'posterior' mean given x_t
-    method.vlb_weight = 1.0  # weight of the variational bound; needs learned_variance
-    method.time_sampling = 'uniform'  # t of a batch: 'uniform' or 'stratified'
-    method.image_range = (0.0, 1.0)  # the image's [0, 1] is mapped to this for the network
-    method.image_repeats = 1  # times the image is fed to the network (released code: 4)
-    method.encoders = 'trained'  # AMN and ACN: 'none', 'frozen' (random) or 'trained'
-    method.encoder_seed = 0  # the draw of the frozen encoders
-    method.latent_dim = 6  # of AMN and ACN
-    method.kl_weight = 1e-3  # beta of the KL between AMN and ACN
-    method.amn_input = 'xt'  # mask that AMN sees: 'xt' (paper) or 'x0' (released code)
-    method.acn_input = 'reverse_step'  # ACN: 'reverse_step' (paper) or 'eps' (released code)
+    config.method = methods.group(method)  # name: a file of ambdiff/methods; then its own fields, declared there
 
     config.optim = optim = ConfigDict()
     optim.learning_rate = 1e-4  # AdamW, peak
@@ -123,8 +117,20 @@ def default() -> ConfigDict:
     return config
 
 
-def learns_fast(config: ConfigDict) -> ConfigDict:
-    """Changes a config to what learns best in little time, and returns it.
+def use_method(config: ConfigDict, name: str) -> ConfigDict:
+    """Changes a config to another method, its own fields at their defaults and all others as they are; returns it.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    group = methods.group(name)
+    with config.unlocked():
+        config.method = group
+    return config
+
+
+def small(config: ConfigDict) -> ConfigDict:
+    """Changes a config of any method to what learns best in little time, and returns it.
 
     x0 by sigmoid and cross-entropy (the masks are binary), masks in {-1, 1}, a U-Net at a quarter of the resolution,
     and sampling in eight evaluations from stratified level sets.
@@ -140,12 +146,13 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     config.diffusion.learned_variance = False
     config.diffusion.prediction = 'x0'
     config.diffusion.mask_range = (-1.0, 1.0)
-    config.method.loss = 'cross_entropy'
-    config.method.vlb_weight = 0.0
-    config.method.target = 'posterior'
-    config.method.time_sampling = 'stratified'
-    config.method.image_range = (-1.0, 1.0)
-    config.method.encoders = 'none'
+    if config.method.name == 'cimd':
+        config.method.loss = 'cross_entropy'
+        config.method.vlb_weight = 0.0
+        config.method.target = 'posterior'
+        config.method.time_sampling = 'stratified'
+        config.method.image_range = (-1.0, 1.0)
+        config.method.encoders = 'none'
     config.optim.learning_rate = 1.5e-3
     config.optim.schedule = 'cosine'
     config.optim.warmup_steps = 300
@@ -166,9 +173,9 @@ def learns_fast(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def learns_in_minutes(config: ConfigDict) -> ConfigDict:
-    """Changes a config to a run of minutes on two CPU cores, 64x64 and `learns_fast` made smaller, and returns it."""
-    learns_fast(config)
+def demo(config: ConfigDict) -> ConfigDict:
+    """Changes a config to a run of minutes on two CPU cores, 64x64 and `small` made smaller, and returns it."""
+    small(config)
     config.data.image_size = 64
     config.model.channels = 32
     config.optim.learning_rate = 2e-3

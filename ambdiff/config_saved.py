@@ -5,7 +5,7 @@ import os
 
 import ml_collections
 
-from ambdiff import config_check
+from ambdiff import methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
 
@@ -24,7 +24,12 @@ def restored(saved: object, path: str | os.PathLike) -> ml_collections.ConfigDic
     """
     if not isinstance(saved, dict):
         raise UserError(f'{path} has a damaged config: it is no object of groups and fields')
-    config = default()
+    own = saved.get('method')
+    name = own.get('name') if isinstance(own, dict) else None
+    try:
+        config = default(name if isinstance(name, str) else 'cimd')
+    except UserError as error:
+        raise UserError(f'{path} has a config that cannot be used: {error}') from error
     for group, fields in saved.items():
         if group not in config:
             continue
@@ -40,7 +45,7 @@ def restored(saved: object, path: str | os.PathLike) -> ml_collections.ConfigDic
         if group not in saved:
             raise UserError(f'{path} has a damaged config: it has no {group}')
     try:
-        config_check.check(config)
+        methods.check(config)
     except UserError as error:
         raise UserError(f'{path} has a config that cannot be used: {error}') from error
     # How much memory there is the machine says that draws, not the one that trained.

@@ -25,6 +25,7 @@ from absl import app, flags
 
 from ambdiff import command, methods, optim
 from ambdiff.errors import UserError
+from ambdiff.methods.kit.contract import Weights
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
 from ambdiff.released import files, layout
@@ -172,6 +173,17 @@ def encoder_to_torch(variables: Mapping) -> dict[str, np.ndarray]:
     return layout.state_dict(layout.encoder_name, variables)
 
 
+def _cimd(config: ml_collections.ConfigDict):
+    """The config's method, which the released weights are of.
+
+    Raises:
+      UserError: it is another one.
+    """
+    if config.method.name != 'cimd':
+        raise UserError(f'config.method.name={config.method.name!r}: the released code runs cimd only')
+    return methods.create(config)
+
+
 def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:
     """Makes a workdir (or a file, if `output` ends in .safetensors) from a released checkpoint.
 
@@ -182,7 +194,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     Raises:
       UserError: the file is not to be trusted or does not fit the config, or `output` is taken.
     """
-    method = methods.create(config)
+    method = _cimd(config)
     state_dict = files.read_state_dict(source)
     channels = config.data.channels * config.method.image_repeats + 1
     if channels == 2 and _input_channels(state_dict) == _RELEASED_COPIES + 1:
@@ -202,7 +214,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
 
     @jax.jit
     def other_params(key):
-        drawn = method.init(key, batch)
+        drawn, _ = method.init(key, batch)
         return {name: tree for name, tree in drawn.items() if name not in params}
 
     params |= other_params(jax.random.key(config.seed))
@@ -210,7 +222,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     opt_state = optim.create(config.optim, config.train.num_steps).init(params)
     state = {'step': jnp.zeros((), jnp.int32), 'params': params, 'opt_state': opt_state}
     with checkpoint.Checkpointer(place) as checkpointer:
-        checkpointer.save(0, state, {'ema': params}, config)
+        checkpointer.save(0, state, checkpoint.sampling_item(Weights(params, {})), config)
 
 
 def _load(source: str, config: ml_collections.ConfigDict):
@@ -226,8 +238,9 @@ def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str)
     """
     if pathlib.Path(output).suffix != '.safetensors':
         raise UserError(f'--output={output} must end in .safetensors')
-    params, step = _load(source, config)
-    weights_file.save_safetensors(output, {'unet': params['unet']}, config, step)
+    weights, step = _load(source, config)
+    params = methods.create(config).for_sampling(weights.params)
+    weights_file.save_safetensors(output, weights_file.packed(Weights(params, weights.state)), config, step)
 
 
 def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> dict:
@@ -241,7 +254,7 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     Raises:
       UserError: no such checkpoint, or a network that the released code cannot run.
     """
-    model = config.model
+    method, model = _cimd(config), config.model
     for field, value, wanted in (
         ('model.patch_size', model.patch_size, 1),
         ('model.num_groups', model.num_groups, 32),
@@ -249,11 +262,10 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     ):
         if value != wanted:
             raise UserError(f'config.{field}={value!r}: the released code runs networks of {wanted!r} only')
-    method = methods.create(config)
-    params, _ = _load(source, config)
+    weights, _ = _load(source, config)
     channels = config.data.channels * config.method.image_repeats + 1
     copies = _RELEASED_COPIES if channels == 2 else 0
-    files.write_state_dict(output, unet_to_torch({'params': params['unet']}, copies))
+    files.write_state_dict(output, unet_to_torch({'params': weights.params['unet']}, copies))
     return {
         'image_size': config.data.image_size,
         'in_channels': copies + 1 if copies else channels,

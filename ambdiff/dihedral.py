@@ -32,3 +32,8 @@ def turn_back(x: Array, k: Array, axes: tuple[int, int] = (1, 2)) -> Array:
     x = _pick(transpose, jnp.swapaxes(x, *axes), x)
     x = _pick(mirror, jnp.flip(x, axes[1]), x)
     return _pick(flip, jnp.flip(x, axes[0]), x)
+
+
+def cycle(num_samples: int, upright: bool) -> Array:
+    """A symmetry [N] for each of N masks, every one in turn; of images with a top only the mirror."""
+    return jnp.arange(num_samples) % 2 * 2 if upright else jnp.arange(num_samples) % 8

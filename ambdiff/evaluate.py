@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ambdiff import methods, sampling
+from ambdiff import methods, sampling, streams
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
@@ -21,16 +21,6 @@ from ambdiff.runtime import faults, hosts, sharding
 from ambdiff.runtime.checkpoint import load_weights
 
 logger = logging.getLogger(__name__)
-
-
-def draws(config: ml_collections.ConfigDict) -> str:
-    """'independent' if an image's N masks are independent of each other as config.sample draws them, else 'dependent'.
-
-    Stratified ones cover the levels evenly; with symmetries they share the orientations, and a level set its estimate.
-    """
-    sample = config.sample
-    alone = sample.noise == 'independent' and not sample.symmetries
-    return 'independent' if alone or sample.num_samples == 1 else 'dependent'
 
 
 def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +59,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     largest = config.copy_and_resolve_references()
     largest.sample.num_samples = max((number, *counts))
     method = methods.create(largest)
-    if counts and draws(largest) == 'dependent':
+    if counts and method.draws == 'dependent':
         raise UserError(
             'config.evaluate.sample_counts takes the first masks of a larger set, which needs independent ones: add '
             '--config.sample.noise=independent --config.sample.symmetries=False'
@@ -84,22 +74,22 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
         path = str(workdir)
     else:
         path = config.checkpoint
-    params, step = load_weights(path, config, sharding.replicated(mesh))
+    weights, step = load_weights(path, config, sharding.replicated(mesh))
 
     # Held before the sampling, so that a place that cannot be written is told at once.
     with faults.only_run(workdir / 'evaluation', '../.evaluation.lock'):
-        return _evaluate(config, largest, workdir / 'evaluation', mesh, method, source, params, step)
+        return _evaluate(config, largest, workdir / 'evaluation', mesh, method, source, weights, step)
 
 
-def _evaluate(config, largest, folder, mesh, method, source, params, step) -> dict:
+def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> dict:
     """`evaluate` in its folder; largest: the config with the most masks that any N asks for."""
     number = config.sample.num_samples
     chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
     rows = hosts.share(len(chosen))
     cases = cases_lib.load(source, chosen[rows])
     sampler = sampling.Sampler(largest, method, mesh)
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-    drawn = sampler(params, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
+    key = jax.random.fold_in(jax.random.key(config.seed), streams.EVALUATION)
+    drawn = sampler(weights, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
     cases, drawn = cases_lib.gather(cases, drawn, len(chosen))
     if not hosts.is_main():
         hosts.meet('evaluation is written')
@@ -110,7 +100,7 @@ def _evaluate(config, largest, folder, mesh, method, source, params, step) -> di
         cases.present,
         samples,
         patients=cases.patients,
-        draws=draws(config),
+        draws=sampler.draws,
         num_classes=config.data.num_classes,
         seed=config.seed,
         others=_masks_of_others(config, source),
@@ -122,7 +112,7 @@ def _evaluate(config, largest, folder, mesh, method, source, params, step) -> di
         'split': config.evaluate.split,
         'num_images': len(cases.names),
         'samples_per_image': number,
-        'network_evaluations_per_mask': config.sample.num_steps,
+        'network_evaluations_per_mask': method.evaluations,
         'seconds_per_mask': sampler.seconds / drawn[:, :, 0, 0].size,
         **found.as_json(),
         'empty_share': {

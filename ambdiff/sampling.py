@@ -10,6 +10,7 @@ import tqdm
 
 from ambdiff import finite
 from ambdiff.errors import UserError
+from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import sharding
 
 
@@ -24,8 +25,10 @@ class Sampler:
     An image's masks depend on its key alone: not on the chunk, its neighbours or the number of devices.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, method, mesh: jax.sharding.Mesh):
+    def __init__(self, config: ml_collections.ConfigDict, method: Method, mesh: jax.sharding.Mesh):
         self._num_samples = config.sample.num_samples
+        # How the N masks of an image relate to each other; a single one has nothing to depend on.
+        self.draws = 'independent' if self._num_samples == 1 else method.draws
         self._devices = mesh.shape['data']
         budget = config.sample.memory_mib * 2**20
         rows = int(budget // method.bytes_per_mask(config.data.image_size))
@@ -42,7 +45,7 @@ class Sampler:
         split = sharding.batch_sharding(mesh)
         self._split = split
         self._sample = jax.jit(
-            finite.seen(lambda params, images, keys: method.sample(params, images, keys, self._num_samples, parts)),
+            finite.seen(lambda weights, images, keys: method.sample(*weights, images, keys, self._num_samples, parts)),
             in_shardings=(sharding.replicated(mesh), split, split),
             out_shardings=(None, split),
         )
@@ -50,7 +53,12 @@ class Sampler:
         self.seconds = 0.0
 
     def __call__(
-        self, params, images: np.ndarray, keys: jax.Array, progress: bool = False, names: Sequence[str] | None = None
+        self,
+        weights: Weights,
+        images: np.ndarray,
+        keys: jax.Array,
+        progress: bool = False,
+        names: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`.
 
@@ -65,23 +73,23 @@ class Sampler:
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
             chunk = jax.device_put((images[index], keys[index]), self._split)
             if size not in self._compiled:
-                self._compiled[size] = self._sample.lower(params, *chunk).compile()
+                self._compiled[size] = self._sample.lower(weights, *chunk).compile()
             began = time.perf_counter()
-            seen, masks = self._compiled[size](params, *chunk)
+            seen, masks = self._compiled[size](weights, *chunk)
             drawn.append(np.asarray(masks))
             if seen.get():
-                row = self._first_bad(params, images, keys, index)
+                row = self._first_bad(weights, images, keys, index)
                 raise finite.NotFinite(row, names[row] if names else f'image {row}')
             self.seconds += time.perf_counter() - began
             bar.update(min(size, len(images) - first))
         bar.close()
         return np.concatenate(drawn)[: len(images)]
 
-    def _first_bad(self, params, images, keys, rows: np.ndarray) -> int:
+    def _first_bad(self, weights: Weights, images, keys, rows: np.ndarray) -> int:
         """The first of these rows for which the output is not finite: each alone fills the shape that is compiled."""
         for row in rows:
             alone = np.full(len(rows), row)
-            seen, _ = self._compiled[len(rows)](params, *jax.device_put((images[alone], keys[alone]), self._split))
+            seen, _ = self._compiled[len(rows)](weights, *jax.device_put((images[alone], keys[alone]), self._split))
             if seen.get():
                 return int(row)
         return int(rows[0])

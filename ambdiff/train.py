@@ -18,13 +18,14 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import evaluate, methods, optim, report, sampling
+from ambdiff import methods, optim, report, sampling, streams
 from ambdiff import metrics as metrics_lib
 from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
+from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import faults, flops, hosts, sharding
-from ambdiff.runtime.checkpoint import Checkpointer, load_weights
+from ambdiff.runtime.checkpoint import Checkpointer, load_weights, sampling_item
 from ambdiff.runtime.metric_writer import MetricWriter
 
 Array = jax.Array
@@ -32,48 +33,57 @@ logger = logging.getLogger(__name__)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a run carries from step to step; `step` counts the optimiser steps done."""
+    """What a run carries from step to step; `step` counts the optimiser steps done.
+
+    `carried` is the method's state: what it carries but does not learn.
+    """
 
     step: Array
     params: Any
     opt_state: Any
     ema: Any
+    carried: Any
+
+    @property
+    def weights(self) -> Weights:
+        """What masks are sampled from."""
+        return Weights(self.ema, self.carried)
 
 
-def create_state(config: ml_collections.ConfigDict, method, optimiser, key: Array) -> TrainState:
+def create_state(config: ml_collections.ConfigDict, method: Method, optimiser, key: Array) -> TrainState:
     """The state of step 0, from the seed alone."""
     size = config.data.image_size
     batch = {'image': jnp.zeros((1, size, size, config.data.channels))}
-    # A key of its own: those of fold_in(key, step) are the steps'.
-    params = method.init(jax.random.fold_in(key, 2**31 - 3), batch)
+    params, carried = method.init(jax.random.fold_in(key, streams.PARAMETERS), batch)
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), ema, carried)
 
 
-def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
+def make_train_step(config: ml_collections.ConfigDict, method: Method, optimiser):
     """(state, batch) -> (state, metrics), a pure function to jit.
 
     The batch holds image [B, H, W, C] and masks [B, M, H, W]; metrics are scalars, means over the batch.
     """
     parts = config.train.accumulation_steps
 
-    def mean_loss(params, batch, key):
-        loss, terms = method.loss(params, batch, key)
-        return loss.mean(), jax.tree.map(jnp.mean, {'loss': loss, **terms})
+    def mean_loss(params, carried, batch, key):
+        loss, terms, carried = method.loss(params, carried, batch, key)
+        return loss.mean(), (jax.tree.map(jnp.mean, {'loss': loss, **terms}), carried)
 
     gradient = jax.grad(mean_loss, has_aux=True)
 
-    def accumulated(params, batch, key):
+    def accumulated(params, carried, batch, key):
         # Part i takes every parts-th row: on each device the rows that it already holds.
         split = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(parts))
-        one = lambda total, x: (jax.tree.map(jnp.add, total, gradient(params, *x)), None)
+        one = lambda total, x: (jax.tree.map(jnp.add, total, gradient(params, carried, *x)), None)
         zero = jax.tree.map(
             lambda s: jnp.zeros(s.shape, s.dtype),
-            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[::parts], batch), key),
+            jax.eval_shape(gradient, params, carried, jax.tree.map(lambda x: x[::parts], batch), key),
         )
         total, _ = jax.lax.scan(one, zero, (jax.tree.map(split, batch), keys))
-        return jax.tree.map(lambda x: x / parts, total)
+        mean = lambda x: x // parts if jnp.issubdtype(x.dtype, jnp.integer) else x / parts
+        return jax.tree.map(mean, total)
 
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -85,12 +95,12 @@ def make_train_step(config: ml_collections.ConfigDict, method, optimiser):
             change = augment.mirror if config.data.upright else augment.flips_and_turns
             batch = change(batch, augment_key)
         compute = gradient if parts == 1 else accumulated
-        grads, metrics = compute(state.params, batch, loss_key)
+        grads, (metrics, carried) = compute(state.params, state.carried, batch, loss_key)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optim.update_ema(config.optim, state.ema, params, state.step)
         metrics['grad_norm'] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, opt_state, ema, carried), metrics
 
     return step
 
@@ -106,20 +116,20 @@ class _Validation:
         chosen = np.array(cases_lib.evenly_spaced(len(source), config.train.sample_images))
         self._rows, self._total = hosts.share(len(chosen)), len(chosen)
         self._cases = cases_lib.load(source, chosen[self._rows])
-        self._num_classes, self._draws = config.data.num_classes, evaluate.draws(config)
-        self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
+        self._num_classes = config.data.num_classes
+        self._key = jax.random.fold_in(jax.random.key(config.seed), streams.VALIDATION)
         self._mesh = sharding.local_mesh()
         self._sampler = sampling.Sampler(config, methods.create(config), self._mesh)
 
-    def __call__(self, ema) -> tuple[dict[str, float], bytes]:
+    def __call__(self, weights: Weights) -> tuple[dict[str, float], bytes]:
         """Metrics and picture, on the main process; all processes call it together."""
         samples = self._sampler(
-            sharding.local_copy(ema, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
+            sharding.local_copy(weights, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
         )
         cases, samples = cases_lib.gather(self._cases, samples, self._total)
         if not hosts.is_main():
             return {}, b''
-        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, self._draws, cases.present)
+        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, self._sampler.draws, cases.present)
         means, _ = metrics_lib.summarize(values)
         names = ('ged', 'hm_iou', 'd_max', 'ci')
         values = {f'validation/{name}': means[name] for name in names}
@@ -127,7 +137,7 @@ class _Validation:
         return values, report.sample_grid(cases.images[:8], cases.raters[:8] > 0, samples[:8] > 0)
 
 
-class _Run:
+class _Setup:
     """What stays the same while a run starts, goes back and goes on: method, data, placement, the compiled step."""
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -166,11 +176,14 @@ class _Run:
         state = self._init(jax.random.key(self.config.seed))
         if self.config.checkpoint:
             weights, _ = load_weights(self.config.checkpoint, self.config, sharding.replicated(self.mesh))
+            # What the weights leave out, since sampling does not need it, keeps its start.
+            taken = lambda own, loaded: {name: loaded.get(name, tree) for name, tree in own.items()}
             place = jax.jit(
-                lambda tree: (tree, jax.tree.map(jnp.copy, tree)), out_shardings=(self.shardings.params,) * 2
+                lambda tree, carried: (tree, jax.tree.map(jnp.copy, tree), carried),
+                out_shardings=(self.shardings.params, self.shardings.ema, self.shardings.carried),
             )
-            params, ema = place({name: weights.get(name, tree) for name, tree in state.params.items()})
-            state = state.replace(params=params, ema=ema)
+            params, ema, carried = place(taken(state.params, weights.params), taken(state.carried, weights.state))
+            state = state.replace(params=params, ema=ema, carried=carried)
             logger.info('starting from the weights of %s', self.config.checkpoint)
         return state
 
@@ -178,8 +191,8 @@ class _Run:
         """The state of a checkpoint."""
         target = self.abstract
         saved = {'step': target.step, 'params': target.params, 'opt_state': target.opt_state}
-        saved, ema = checkpointer.restore(step, saved, {'ema': target.ema}, self.config)
-        return TrainState(**saved, **ema)
+        saved, sampled = checkpointer.restore(step, saved, sampling_item(target.weights), self.config)
+        return TrainState(**saved, ema=sampled['ema'], carried=sampled.get('state', target.carried))
 
     def load(self, step: int) -> dict[str, Array]:
         """The batch of the step after `step` steps, each process reading its rows."""
@@ -217,6 +230,7 @@ class _Run:
         logger.info('compiled in %.0f s', time.perf_counter() - began)
         hosts.meet('compiled')
         kinds = {'parameters': state.params, 'EMA': state.ema, 'optimiser': state.opt_state}
+        kinds |= {'state': state.carried} if jax.tree.leaves(state.carried) else {}
         held = {name: sharding.bytes_per_device(tree) for name, tree in kinds.items()}
         logger.info('%s', flops.summary(self.step_fn, held, self.config.train.accumulation_steps))
 
@@ -231,7 +245,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
       UserError: a field does not suit, the data is faulty, or the loss stays bad however often the run goes back.
     """
     with faults.Termination() as termination:
-        run = _Run(config)
+        run = _Setup(config)
         if hosts.is_main():
             workdir.mkdir(parents=True, exist_ok=True)
         hosts.meet('the workdir is there')
@@ -271,7 +285,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
                     )
 
 
-def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> bool:
+def _loop(run: _Setup, state, checkpointer, writer, rollbacks, termination) -> bool:
     """Steps until the last one or a SIGTERM; raises faults.BadStep."""
     config, train = run.config, run.config.train
     start, alone = int(state.step), jax.process_count() == 1
@@ -317,7 +331,7 @@ def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> boo
             logger.info('%s', speed.line(step, train.num_steps, values))
         with speed.paused():
             if at(train.sample_every):
-                values, picture = run.validate(state.ema)
+                values, picture = run.validate(state.weights)
                 if hosts.is_main():
                     writer.scalars(step, values)
                     path = writer.picture(step, picture)
@@ -325,7 +339,7 @@ def _loop(run: _Run, state, checkpointer, writer, rollbacks, termination) -> boo
                     logger.info('step %d: %s; pictures in %s', step, shown, path)
             if last or stop or at(train.checkpoint_every):
                 kept = {'step': state.step, 'params': state.params, 'opt_state': state.opt_state}
-                checkpointer.save(step, kept, {'ema': state.ema}, config, rollbacks.record())
+                checkpointer.save(step, kept, sampling_item(state.weights), config, rollbacks.record())
         if stop:
             checkpointer.wait()
             logger.info('stopped by SIGTERM at step %d: it is saved, and the same command goes on from there', step)

@@ -32,8 +32,8 @@ from ambdiff.runtime import checkpoint  # noqa: E402
 
 def weights(workdir, config):
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, step = checkpoint.load_weights(str(workdir), config, where)
-    return step, [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    weights, step = checkpoint.load_weights(str(workdir), config, where)
+    return step, [np.asarray(leaf) for leaf in jax.tree.leaves(weights)]
 
 
 def newest(workdir):

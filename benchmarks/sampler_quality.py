@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from ambdiff import command, evaluate, methods, metrics, sampling
+from ambdiff import command, methods, metrics, sampling
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
@@ -33,7 +33,7 @@ def compare(config):
     cases = cases_lib.load(source, cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
     key = jax.random.key(config.seed)
     where = sharding.replicated(mesh)
-    params, step = load_weights(config.checkpoint, config, where)
+    weights, step = load_weights(config.checkpoint, config, where)
     print(
         f'{config.checkpoint}, step {step}, {config.evaluate.split}: {len(cases.names)} images, '
         f"N = {config.sample.num_samples}, seed {config.seed}, {cases.empty_share():.1%} of the raters' masks empty"
@@ -42,10 +42,8 @@ def compare(config):
     for steps, eta, noise in itertools.product(_STEPS.value, _ETAS.value, _NOISE.value):
         config.sample.num_steps, config.sample.eta, config.sample.noise = int(steps), float(eta), noise
         sampler = sampling.Sampler(config, methods.create(config), mesh)
-        samples = sampler(params, cases.images, sampling.image_keys(key, range(len(cases.names))))
-        values = metrics.per_class(
-            cases.raters, samples, config.data.num_classes, evaluate.draws(config), cases.present
-        )[0]
+        samples = sampler(weights, cases.images, sampling.image_keys(key, range(len(cases.names))))
+        values = metrics.per_class(cases.raters, samples, config.data.num_classes, sampler.draws, cases.present)[0]
         ged = np.asarray(values['ged'])
         first = ged if first is None else first
         values['difference'] = ged - first

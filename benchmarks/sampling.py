@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ambdiff import methods
+from ambdiff.models import unet
 
 TIMED_WHOLE = 20
 
@@ -37,20 +38,20 @@ def compiled_sampler(config, masks, num_steps):
     method = methods.create(config)
     size = config.data.image_size
     images = jnp.zeros((1, size, size, config.data.channels))
-    params = jax.jit(method.init)(jax.random.key(0), {'image': images})
+    params, state = jax.jit(method.init)(jax.random.key(0), {'image': images})
     keys = jax.random.split(jax.random.key(1), 1)
-    sample = jax.jit(lambda p, i, k: method.sample(p, i, k, masks)).lower(params, images, keys).compile()
-    return lambda: jax.block_until_ready(sample(params, images, keys))
+    sample = jax.jit(lambda *a: method.sample(*a, masks)).lower(params, state, images, keys).compile()
+    return lambda: jax.block_until_ready(sample(params, state, images, keys))
 
 
 def network_flops(config):
-    """FLOPs of one network evaluation of one mask."""
-    method = methods.create(config)
+    """FLOPs of one evaluation of the denoiser, config.model, for one mask."""
     size = config.data.image_size
-    x = jax.ShapeDtypeStruct((1, size, size, config.data.channels * config.method.image_repeats + 1), jnp.float32)
+    denoiser = unet.from_config(config.model, size, 2 if config.diffusion.learned_variance else 1)
+    x = jax.ShapeDtypeStruct((1, size, size, config.data.channels + 1), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    variables = jax.eval_shape(method.unet.init, jax.random.key(0), x, t)
-    return jax.jit(method.unet.apply).lower(variables, x, t).compile().cost_analysis()['flops']
+    variables = jax.eval_shape(denoiser.init, jax.random.key(0), x, t)
+    return jax.jit(denoiser.apply).lower(variables, x, t).compile().cost_analysis()['flops']
 
 
 def main():

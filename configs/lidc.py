@@ -11,7 +11,7 @@ Variants, as --config=configs/lidc.py:VARIANT
   pod       the paper's setting in bfloat16 on as many accelerators as there are
 """
 
-from ambdiff.config import default, learns_fast, learns_in_minutes
+from ambdiff.config import default, demo, small
 
 
 def get_config(variant: str = ''):
@@ -26,10 +26,10 @@ def get_config(variant: str = ''):
         config.optim.clip_norm = 0.0
         config.optim.ema_warmup = False
     elif variant == 'small':
-        learns_fast(config)
+        small(config)
         config.data.image_size = 64
     elif variant == 'simulated':
-        learns_in_minutes(config)
+        demo(config)
         config.data.builder = 'lidc_simulated'
     elif variant == 'pod':
         config.model.dtype = 'bfloat16'

@@ -15,7 +15,7 @@ Variants, as --config=configs/ms_mri.py:VARIANT
              masks of other patients 0.752
 """
 
-from ambdiff.config import default, learns_fast, learns_in_minutes
+from ambdiff.config import default, demo, small
 
 
 def get_config(variant: str = ''):
@@ -26,11 +26,11 @@ def get_config(variant: str = ''):
     config.data.intensity = 'percentile'
     config.data.upright = True
     if variant == 'small':
-        learns_fast(config)
+        small(config)
         config.data.image_size = 64
         config.data.spacing = 2.0
     elif variant == 'simulated':
-        learns_in_minutes(config)
+        demo(config)
         config.data.builder = 'ms_mri_simulated'
     elif variant:
         raise ValueError(f"configs/ms_mri.py has no variant '{variant}'; it has small and simulated")

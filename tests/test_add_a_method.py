@@ -26,7 +26,7 @@ def flow(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, '__path__', [*methods.__path__, str(folder)])
 
     def config(**fields):
-        return tiny.config(tmp_path / 'data.hdf5', **{'method.name': 'flow', **fields})
+        return tiny.config(tmp_path / 'data.hdf5', method='flow', **fields)
 
     return config
 
@@ -47,10 +47,10 @@ def test_it_trains_and_evaluates_with_no_edit_elsewhere(flow, tmp_path):
 def test_masks_follow_from_the_images_key_alone(flow):
     method = methods.create(flow(**{'sample.num_steps': 3}))
     images = np.random.default_rng(0).random((3, tiny.SIZE, tiny.SIZE, 1), np.float32)
-    params = jax.jit(method.init)(jax.random.key(0), {'image': images})
+    params, state = jax.jit(method.init)(jax.random.key(0), {'image': images})
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     keys = sampling.image_keys(jax.random.key(1), range(3))
-    draw = jax.jit(lambda x, k, parts: method.sample(params, x, k, 4, parts), static_argnums=2)
+    draw = jax.jit(lambda x, k, parts: method.sample(params, state, x, k, 4, parts), static_argnums=2)
     masks = np.asarray(draw(images, keys, 1))
     assert masks.shape == (3, 4, tiny.SIZE, tiny.SIZE) and masks.dtype == bool
     assert 0.05 < masks.mean() < 0.95 and (masks[:, 0] != masks[:, 1]).any()

@@ -62,9 +62,9 @@ def test_weights_of_four_channels_are_packed_and_read_again(run, tmp_path):
     config, workdir, _ = run
     convert.pack_checkpoint(str(workdir), config, str(tmp_path / 'weights.safetensors'))
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, step = checkpoint.load_weights(str(tmp_path / 'weights.safetensors'), config, where)
+    weights, step = checkpoint.load_weights(str(tmp_path / 'weights.safetensors'), config, where)
     assert step == 12
-    first = params['unet']['input_blocks_0_0']['kernel']
+    first = weights.params['unet']['input_blocks_0_0']['kernel']
     assert first.shape[2] == 8 * 8 * (4 + 1)  # patches of four sequences and x_t
 
 
@@ -77,7 +77,7 @@ def test_a_released_network_of_four_sequences_goes_in_and_out_unchanged(tmp_path
     config.method.encoders = 'none'
     method = methods.create(config)
     batch = {'image': jax.ShapeDtypeStruct((1, 8, 8, 4), np.float32)}
-    abstract = jax.eval_shape(method.init, jax.random.key(0), batch)['unet']
+    abstract = jax.eval_shape(method.init, jax.random.key(0), batch)[0]['unet']
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), abstract)
     state_dict = convert.unet_to_torch({'params': drawn})

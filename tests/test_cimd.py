@@ -10,7 +10,7 @@ import tiny
 
 from ambdiff import methods
 from ambdiff.config import default
-from ambdiff.diffusion import gaussian, samplers
+from ambdiff.diffusion import gaussian, starts
 
 BATCH = {
     'image': np.random.default_rng(0).random((4, 16, 16, 1), np.float32),
@@ -35,9 +35,13 @@ def method_of(**fields):
 def paper_loss():
     """(method, params away from their zero-initialised output, loss and gradient)."""
     method = method_of()
-    params = jax.jit(method.init)(jax.random.key(0), BATCH)
+    params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
     params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-    mean = lambda p: (lambda loss, parts: (loss.mean(), (loss, parts)))(*method.loss(p, BATCH, jax.random.key(7)))
+
+    def mean(params):
+        loss, parts, _ = method.loss(params, {}, BATCH, jax.random.key(7))
+        return loss.mean(), (loss, parts)
+
     (_, (loss, parts)), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(params)
     return method, params, loss, parts, gradient
 
@@ -56,8 +60,8 @@ def test_frozen_encoders_are_constants_of_their_seed_and_take_part_in_the_loss(p
     kl = []
     for seed in (0, 0, 1):
         method = method_of(method__encoders='frozen', method__encoder_seed=seed)
-        assert set(jax.eval_shape(method.init, jax.random.key(0), BATCH)) == {'unet'}
-        kl.append(jax.jit(method.loss)({'unet': params['unet']}, BATCH, jax.random.key(7))[1]['kl'])
+        assert set(jax.eval_shape(method.init, jax.random.key(0), BATCH)[0]) == {'unet'}
+        kl.append(jax.jit(method.loss)({'unet': params['unet']}, {}, BATCH, jax.random.key(7))[1]['kl'])
     np.testing.assert_array_equal(kl[0], kl[1])
     assert not np.allclose(kl[0], kl[2], rtol=1e-3) and not np.allclose(kl[0], parts['kl'], rtol=1e-3)
 
@@ -65,8 +69,8 @@ def test_frozen_encoders_are_constants_of_their_seed_and_take_part_in_the_loss(p
 def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
     """With a zero-initialised output the logit is 0: cross-entropy is log 2 whatever the mask; with eps it is not."""
     method = methods.create(tiny.config('unused', **{'method.target': 'rater'}))
-    params = jax.jit(method.init)(jax.random.key(0), BATCH)
-    loss, _ = jax.jit(method.loss)(params, BATCH, jax.random.key(0))
+    params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
+    loss, *_ = jax.jit(method.loss)(params, {}, BATCH, jax.random.key(0))
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
     biased = jax.tree.map(lambda p: p, params)
     biased['unet']['out_2']['bias'] = jnp.full_like(params['unet']['out_2']['bias'], 2.0)
@@ -76,7 +80,7 @@ def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
     call = jax.jit(method.loss)
     seen = [set() for _ in range(4)]
     for key in range(24):
-        loss, _ = call(biased, BATCH, jax.random.key(key))
+        loss, *_ = call(biased, {}, BATCH, jax.random.key(key))
         for row in range(4):
             rater = int(np.abs(expected[row] - float(loss[row])).argmin())
             np.testing.assert_allclose(float(loss[row]), expected[row, rater], rtol=1e-5)
@@ -87,8 +91,8 @@ def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
 def test_level_sets_have_the_shares_of_the_pixels_and_are_nested():
     """share_fn ramps from 0 to 1 over the columns: a column of share p is marked in p N of N masks."""
     share = jnp.broadcast_to(jnp.linspace(0.05, 0.95, 10)[None, None, :, None], (20, 3, 10, 1))
-    levels = samplers.stratified_levels(jax.random.key(2), 20)
-    masks = np.asarray(samplers.level_set(jnp.broadcast_to(share, (20, 3, 10, 1)), levels))
+    levels = starts.stratified_levels(jax.random.key(2), 20)
+    masks = np.asarray(starts.level_set(jnp.broadcast_to(share, (20, 3, 10, 1)), levels))
     np.testing.assert_allclose(masks.mean((0, 1)), np.linspace(0.05, 0.95, 10), atol=0.051)
     order = np.argsort(masks.sum((1, 2)))
     assert all((masks[a] <= masks[b]).all() for a, b in itertools.pairwise(order))
@@ -98,22 +102,22 @@ def test_level_sets_have_the_shares_of_the_pixels_and_are_nested():
 def test_any_number_of_steps_is_taken_from_a_level_set(steps):
     config = tiny.config('unused', **{'sample.num_steps': steps})
     method = methods.create(config)
-    params = jax.eval_shape(method.init, jax.random.key(0), BATCH)
+    params, _ = jax.eval_shape(method.init, jax.random.key(0), BATCH)
     keys = jax.random.split(jax.random.key(0), 4)
-    assert jax.eval_shape(lambda p: method.sample(p, BATCH['image'], keys, 4), params).shape == (4, 4, 16, 16)
+    assert jax.eval_shape(lambda p: method.sample(p, {}, BATCH['image'], keys, 4), params).shape == (4, 4, 16, 16)
 
 
 def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():
     keys = jax.random.split(jax.random.key(3), 200)
-    starts = jax.jit(jax.vmap(lambda k: samplers.stratified_noise(k, 8, (4, 4, 1))))(keys)
-    starts = np.asarray(starts)[..., 0]
-    flat = starts.reshape(-1, 16)
+    drawn = jax.jit(jax.vmap(lambda k: starts.stratified_noise(k, 8, (4, 4, 1))))(keys)
+    drawn = np.asarray(drawn)[..., 0]
+    flat = drawn.reshape(-1, 16)
     np.testing.assert_allclose(flat.mean(0), 0, atol=4 / np.sqrt(len(flat)))
     np.testing.assert_allclose(np.cov(flat.T), np.eye(16), atol=0.15)
     # The mean over pixels times 4 is the lowest cosine coefficient: one start in each eighth.
     from scipy.stats import norm
 
-    strata = np.sort(np.floor(norm.cdf(starts.mean((2, 3)) * 4) * 8), axis=1)
+    strata = np.sort(np.floor(norm.cdf(drawn.mean((2, 3)) * 4) * 8), axis=1)
     np.testing.assert_array_equal(strata, np.tile(np.arange(8), (200, 1)))
 
 
@@ -128,8 +132,8 @@ def test_the_noise_that_a_level_set_goes_on_from_covers_every_direction_evenly(m
     even = {}
     for noise in ('stratified', 'independent'):
         method = methods.create(tiny.config('unused', **{'sample.noise': noise}))
-        params = jax.jit(method.init)(jax.random.key(0), BATCH)
-        method.sample(params, BATCH['image'][:2], keys, 8)
+        params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
+        method.sample(params, {}, BATCH['image'][:2], keys, 8)
         lowest = seen.pop().reshape(2, 8, -1).mean(-1) * 16
         strata = np.sort(np.floor(norm.cdf(lowest) * 8), axis=1)
         even[noise] = bool((strata == np.arange(8)).all())
@@ -148,11 +152,11 @@ def test_posterior_target_changes_the_loss_only_where_raters_differ():
         'diffusion__mask_range': (-1.0, 1.0),
     }
     plain, posterior = method_of(**fields), method_of(**fields, method__target='posterior')
-    params = jax.jit(plain.init)(jax.random.key(0), BATCH)
+    params, _ = jax.jit(plain.init)(jax.random.key(0), BATCH)
     params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     equal = {**BATCH, 'masks': np.repeat(BATCH['masks'][:, :1], 3, 1)}
     losses = {
-        name: [jax.jit(m.loss)(params, batch, jax.random.key(3))[0] for m in (plain, posterior)]
+        name: [jax.jit(m.loss)(params, {}, batch, jax.random.key(3))[0] for m in (plain, posterior)]
         for name, batch in (('equal', equal), ('differ', BATCH))
     }
     np.testing.assert_allclose(*losses['equal'], rtol=1e-5)
@@ -161,20 +165,20 @@ def test_posterior_target_changes_the_loss_only_where_raters_differ():
 
 def test_a_missing_rater_is_never_the_target():
     method = method_of()
-    params = jax.jit(method.init)(jax.random.key(0), BATCH)
+    params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
     present = BATCH['present'] & [True, False, True]
     loss = jax.jit(method.loss)
     other = BATCH['masks'].copy()
     other[:, 1] = 1 - other[:, 1]
     for key in jax.random.split(jax.random.key(1), 8):
-        losses = [loss(params, {**BATCH, 'masks': m, 'present': present}, key)[0] for m in (BATCH['masks'], other)]
+        losses = [loss(params, {}, {**BATCH, 'masks': m, 'present': present}, key)[0] for m in (BATCH['masks'], other)]
         np.testing.assert_array_equal(*losses)
 
 
 def test_level_sets_of_classes_keep_the_share_of_each():
     share = jnp.asarray([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]).reshape(1, 1, 3, 3)
     levels = (jnp.arange(100) + 0.5) / 100
-    labels = samplers.level_set(jnp.broadcast_to(share, (100, 1, 3, 3)), levels)
+    labels = starts.level_set(jnp.broadcast_to(share, (100, 1, 3, 3)), levels)
     counts = np.stack([(labels[:, 0] == label).mean(0) for label in range(3)], -1)
     np.testing.assert_allclose(counts, share[0, 0], atol=0.011)
 
@@ -189,11 +193,11 @@ def test_classes_become_channels_of_the_process_and_labels_of_the_samples():
     labels = np.random.default_rng(2).integers(0, 3, (4, 3, 16, 16)).astype(np.uint8)
     batch = {**BATCH, 'masks': labels}
     method = method_of(**fields, method__loss='cross_entropy', method__target='posterior')
-    params = jax.jit(method.init)(jax.random.key(0), batch)
-    loss, _ = jax.jit(method.loss)(params, batch, jax.random.key(1))
+    params, _ = jax.jit(method.init)(jax.random.key(0), batch)
+    loss, *_ = jax.jit(method.loss)(params, {}, batch, jax.random.key(1))
     np.testing.assert_allclose(loss, np.log(3), rtol=1e-5)  # the last layer starts at zero: three equal classes
     keys = jax.random.split(jax.random.key(2), 2)
-    drawn = jax.jit(lambda p, x, k: method.sample(p, x, k, 4))(params, BATCH['image'][:2], keys)
+    drawn = jax.jit(lambda p, x, k: method.sample(p, {}, x, k, 4))(params, BATCH['image'][:2], keys)
     assert drawn.dtype == jnp.uint8 and drawn.shape == (2, 4, 16, 16) and set(np.unique(drawn)) <= {0, 1, 2}
 
 
@@ -204,9 +208,9 @@ def test_with_symmetries_the_level_sets_of_an_image_come_from_one_share():
     nested = {}
     for symmetric in (False, True):
         method = methods.create(tiny.config('unused', **fields, **{'sample.symmetries': symmetric}))
-        params = jax.jit(method.init)(jax.random.key(0), BATCH)
+        params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
         params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-        draw = lambda parts, m=method, p=params: jax.jit(lambda x: m.sample(p, x, keys, 8, parts))(BATCH['image'])
+        draw = lambda parts, m=method, p=params: jax.jit(lambda x: m.sample(p, {}, x, keys, 8, parts))(BATCH['image'])
         masks = np.asarray(draw(1))
         np.testing.assert_array_equal(masks, draw(4))
         order = np.argsort(masks.sum((2, 3)), axis=1)

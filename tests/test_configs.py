@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ambdiff import methods
+from ambdiff import dihedral, methods
 from ambdiff.data import sources
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -24,7 +24,7 @@ def count(config):
     """The number of parameters that sampling needs."""
     size = config.data.image_size
     batch = {'image': jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)}
-    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), batch)
+    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), batch)[0]
     return sum(leaf.size for leaf in jax.tree.leaves(params['unet']))
 
 
@@ -61,5 +61,5 @@ def test_images_that_have_a_top_are_mirrored_in_sampling_and_never_turned():
     for name in ('bone_us', 'ms_mri', 'lidc'):
         config = get_config(name, 'small')
         assert config.sample.symmetries
-        turned.append(np.asarray(methods.create(config).turns(8)).tolist())
+        turned.append(np.asarray(dihedral.cycle(8, methods.create(config).upright)).tolist())
     assert turned == [[0, 2] * 4, [0, 2] * 4, list(range(8))]

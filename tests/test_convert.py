@@ -51,7 +51,7 @@ def state_dict():
     """A released U-Net's weights of five input channels."""
     method = methods.create(_config())
     batch = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)}
-    abstract = jax.eval_shape(method.init, jax.random.key(0), batch)['unet']
+    abstract = jax.eval_shape(method.init, jax.random.key(0), batch)[0]['unet']
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, np.float32), abstract)
     shapes = {n: a.shape for n, a in convert.unet_to_torch({'params': zeros}).items()}
     return reference.seeded_weights(11, shapes)
@@ -165,7 +165,7 @@ def test_half_precision_weights_become_float32(state_dict):
 def _weights_of(place, config):
     """Parameters that evaluating `place` would load."""
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return methods.create(config), checkpoint.load_weights(str(place), config, where)[0]
+    return methods.create(config), checkpoint.load_weights(str(place), config, where)[0].params
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_masks_are_sampled_from_a_converted_checkpoint(released_file, tmp_path, 
     assert params.keys() == {'unet', 'amn', 'acn'}
     assert np.abs(params['amn']['conv_0_0']['kernel'] - params['acn']['conv_0_0']['kernel']).max() > 0
     images = np.random.default_rng(0).uniform(size=(1, 8, 8, 1)).astype(np.float32)
-    draw = jax.jit(lambda keys: method.sample(params, images, keys, 16))
+    draw = jax.jit(lambda keys: method.sample(params, {}, images, keys, 16))
     masks = np.asarray(draw(jax.random.split(jax.random.key(0), 1)))
     assert masks.shape == (1, 16, 8, 8) and masks.dtype == bool
     assert 0 < masks.mean() < 1

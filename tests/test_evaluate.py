@@ -78,13 +78,13 @@ def draw(run, over=1, number=4, **fields):
     method = methods.create(config)
     with devices.visible(over):
         mesh = sharding.local_mesh()
-    params, _ = load_weights(str(run[1]), config, sharding.replicated(mesh))
+    weights, _ = load_weights(str(run[1]), config, sharding.replicated(mesh))
     # Far from trained: masks that hold something, and differ.
-    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    weights = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), weights)
     source = sources.open_source(config.data, 'test')
     images = cases.load(source, range(number)).images
     keys = sampling.image_keys(jax.random.key(5), range(number))
-    return sampling.Sampler(config, method, mesh)(params, images, keys)
+    return sampling.Sampler(config, method, mesh)(weights, images, keys)
 
 
 def test_a_mask_depends_on_its_key_alone_not_on_devices_or_chunks(run):
@@ -105,9 +105,9 @@ def test_too_little_memory_for_one_mask_is_said(run):
 def test_safetensors_file_draws_the_same_masks_and_carries_its_config(run, tmp_path):
     config, workdir, result = run
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, step = load_weights(str(workdir), config, where)
+    weights, step = load_weights(str(workdir), config, where)
     path = tmp_path / 'weights.safetensors'
-    save_safetensors(path, params, config, step, 'float32')
+    save_safetensors(path, weights.params, config, step, 'float32')
     assert load_safetensors(path)[2] == 12
     other = config.copy_and_resolve_references()
     other.checkpoint = str(path)

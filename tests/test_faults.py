@@ -32,8 +32,8 @@ def trained(data, tmp_path_factory):
 
 def arrays(workdir, config):
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, step = checkpoint.load_weights(str(workdir), config, where)
-    return step, [np.asarray(x) for x in jax.tree.leaves(params)]
+    weights, step = checkpoint.load_weights(str(workdir), config, where)
+    return step, [np.asarray(x) for x in jax.tree.leaves(weights)]
 
 
 def largest(folder):

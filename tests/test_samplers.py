@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from ambdiff.diffusion import samplers
+from ambdiff.diffusion import samplers, starts
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 
 MEAN, DEVIATION = 0.3, 0.2
@@ -27,7 +27,7 @@ def _keys(rows, seed=0):
 
 
 def _start(keys, shape):
-    return samplers.row_noise(keys, 10_000, shape)
+    return starts.row_noise(keys, 10_000, shape)
 
 
 def _true_denoiser(process):
@@ -138,7 +138,7 @@ def test_a_sample_depends_on_its_key_and_not_on_its_neighbours(process):
 
 def test_noise_of_a_row_changes_with_the_step():
     keys = _keys(2)
-    a, b = (np.asarray(samplers.row_noise(keys, step, (3, 3, 1))) for step in (0, 1))
+    a, b = (np.asarray(starts.row_noise(keys, step, (3, 3, 1))) for step in (0, 1))
     assert np.abs(a - b).min() > 1e-5
     assert np.abs(a[0] - a[1]).min() > 1e-5
 
@@ -146,12 +146,12 @@ def test_noise_of_a_row_changes_with_the_step():
 def test_stratified_starts_cover_every_direction_and_are_normal():
     from scipy import fft, stats
 
-    draw = jax.jit(lambda key: samplers.stratified_noise(key, 8, (16, 16, 1)))
-    starts = np.stack([draw(jax.random.key(seed)) for seed in range(12)]).astype(np.float64)
-    coefficients = fft.dctn(starts, axes=(2, 3), norm='ortho')
+    draw = jax.jit(lambda key: starts.stratified_noise(key, 8, (16, 16, 1)))
+    drawn = np.stack([draw(jax.random.key(seed)) for seed in range(12)]).astype(np.float64)
+    coefficients = fft.dctn(drawn, axes=(2, 3), norm='ortho')
     # Of the eight starts one lies in each eighth of the normal distribution, in every coefficient.
     strata = np.floor(8 * stats.norm.cdf(coefficients)).astype(int)
     counts = (np.sort(strata, axis=1) == np.arange(8)[:, None, None, None]).mean()
     assert counts > 0.999
-    assert stats.kstest(starts[:, 0].ravel(), 'norm').pvalue > 1e-3
-    assert np.abs(np.corrcoef(starts[:, 0].reshape(12, -1)) - np.eye(12)).max() < 0.35
+    assert stats.kstest(drawn[:, 0].ravel(), 'norm').pvalue > 1e-3
+    assert np.abs(np.corrcoef(drawn[:, 0].reshape(12, -1)) - np.eye(12)).max() < 0.35

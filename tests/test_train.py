@@ -36,7 +36,9 @@ def load_run(workdir, config):
     state = {'step': abstract.step, 'params': abstract.params, 'opt_state': abstract.opt_state}
     here = lambda tree: sharding.on(tree, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with checkpoint.Checkpointer(pathlib.Path(workdir)) as saved:
-        return saved.latest_step, *saved.restore(saved.latest_step, here(state), here({'ema': abstract.ema}), config)
+        return saved.latest_step, *saved.restore(
+            saved.latest_step, here(state), here(checkpoint.sampling_item(abstract.weights)), config
+        )
 
 
 def assert_same(a, b):
@@ -84,7 +86,7 @@ def test_accumulated_gradient_is_the_mean_over_its_parts(data):
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[1]
     loss = jax.jit(method.loss)
     parts = [
-        loss(params, {n: v[i::2] for n, v in batch.items()}, jax.random.fold_in(key, i))[0].mean() for i in range(2)
+        loss(params, {}, {n: v[i::2] for n, v in batch.items()}, jax.random.fold_in(key, i))[0].mean() for i in range(2)
     ]
     np.testing.assert_allclose(float(metrics['loss']), float(sum(parts) / 2), rtol=1e-5)
 

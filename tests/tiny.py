@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ambdiff import methods, predict
-from ambdiff.config import default, learns_fast
+from ambdiff.config import default, small
 from ambdiff.runtime import weights_file
 
 SIZE = 16  # pixels of the model's images
@@ -32,9 +32,9 @@ def write_hdf5(path, counts=None, size=20, seed=0, num_classes=1):
     return path
 
 
-def config(path, **fields):
-    """The fast method on a very small U-Net; fields as 'group.field': value."""
-    tiny = learns_fast(default())
+def config(path, method='cimd', **fields):
+    """The small config of a method on a very small U-Net; fields as 'group.field': value."""
+    tiny = small(default(method))
     tiny.data.path = str(path)
     tiny.data.image_size = SIZE
     tiny.model.channels = 8
@@ -81,7 +81,7 @@ def write_weights(path):
     """An untrained model as a file of weights."""
     tiny = config('')
     image = np.zeros((1, SIZE, SIZE, 1), np.float32)
-    params = jax.jit(methods.create(tiny).init)(jax.random.key(0), {'image': image})
+    params, _ = jax.jit(methods.create(tiny).init)(jax.random.key(0), {'image': image})
     rng = np.random.default_rng(0)  # at its start the network's output is zero
     params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), np.float32), params)
     weights_file.save_safetensors(path, params, tiny, step=7, dtype='float32')

@@ -12,7 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
+from ambdiff.errors import UserError
 from ambdiff.models import layers
 
 Array = jax.Array
@@ -173,3 +175,62 @@ class UNet(nn.Module):
         if self.patch_size > 1:
             h = layers.depth_to_space(h, self.patch_size)
         return h.astype(jnp.float32)
+
+
+def from_config(
+    model: ml_collections.ConfigDict,
+    image_size: int,
+    out_channels: int,
+    place: Callable[[Array, int], Array] | None = None,
+) -> UNet:
+    """The U-Net of the config's group model.
+
+    Args:
+      model: config.model.
+      image_size: H and W of its inputs, config.data.image_size.
+      out_channels: channels of its output.
+      place: where the activations of a level live, see `UNet`.
+
+    Raises:
+      UserError: the image does not divide by the down-sampling, or a level's channels by its norm groups or heads.
+    """
+    unet = UNet(
+        model_channels=model.channels,
+        out_channels=out_channels,
+        num_res_blocks=model.num_res_blocks,
+        attention_resolutions=tuple(model.attention_resolutions),
+        channel_mult=tuple(model.channel_mult),
+        num_heads=model.num_heads,
+        num_head_channels=model.num_head_channels,
+        num_heads_upsample=model.num_heads_upsample,
+        use_scale_shift_norm=model.use_scale_shift_norm,
+        resblock_updown=model.resblock_updown,
+        conv_resample=model.conv_resample,
+        use_new_attention_order=model.use_new_attention_order,
+        dropout=model.dropout,
+        num_groups=model.num_groups,
+        patch_size=model.patch_size,
+        remat=model.remat,
+        dtype=jnp.dtype(model.dtype),
+        place=place,
+    )
+    if image_size % unet.stride:
+        raise UserError(
+            f'config.data.image_size={image_size} is not a multiple of {unet.stride}, '
+            "the U-Net's down-sampling (model.patch_size and model.channel_mult)"
+        )
+    heads = (model.num_heads, model.num_heads_upsample)
+    if model.num_head_channels > 0:
+        heads = (model.num_head_channels,)
+    for mult in model.channel_mult:
+        if model.channels * mult % model.num_groups:
+            raise UserError(
+                f'config.model.num_groups={model.num_groups} does not divide the '
+                f'{model.channels * mult} channels of a level (model.channels x channel_mult)'
+            )
+        if any(h > 0 and int(model.channels * mult) % h for h in heads):
+            raise UserError(
+                f'the {int(model.channels * mult)} channels of a level (model.channels x channel_mult) do not '
+                'divide into the attention heads of config.model.num_heads, num_heads_upsample or num_head_channels'
+            )
+    return unet

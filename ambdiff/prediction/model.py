@@ -31,8 +31,8 @@ class Model:
         self.config = checkpoint.load_config(path).copy_and_resolve_references()
         self.config.mesh = default().mesh
         self._mesh = sharding.local_mesh()
-        self._params, step = checkpoint.load_weights(path, self.config, sharding.replicated(self._mesh))
-        digest = _digest(self._params, self.config)
+        self._weights, step = checkpoint.load_weights(path, self.config, sharding.replicated(self._mesh))
+        digest = _digest(self._weights, self.config)
         self.weights = {'name': printable(pathlib.Path(path).name), 'step': step, 'sha256': digest}
         self._samplers: dict[tuple[int, int], sampling.Sampler] = {}
 
@@ -55,10 +55,10 @@ class Model:
     def sample_crops(self, settings: Settings, crops: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Crops [n, S, S, C] in [0, 1], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
         keys = sampling.image_keys(jax.random.key(settings.seed), numbers)
-        return self.sampler(settings)(self._params, crops, keys)
+        return self.sampler(settings)(self._weights, crops, keys)
 
 
-def _digest(params, config) -> str:
+def _digest(weights, config) -> str:
     """SHA-256 of weights and of what else masks depend on."""
     saved = json.loads(config.to_json())
     groups = {name: saved[name] for name in _MATTERS}
@@ -66,7 +66,8 @@ def _digest(params, config) -> str:
     for name in ('num_samples', 'num_steps', 'memory_mib'):
         del groups['sample'][name]
     digest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(leaf).tobytes())
+    for tree in weights:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Checkpoints of a run (Orbax), and the weights in them or in a file.
 
   <workdir>/checkpoints/<step>/state   step, parameters and optimiser state: what resuming needs
-  <workdir>/checkpoints/<step>/ema     the averaged weights: what sampling needs
+  <workdir>/checkpoints/<step>/ema     the averaged weights and the method's state: what sampling needs
   <workdir>/checkpoints/<step>/config  the config of the run, as JSON
   <workdir>/checkpoints/<step>/record  what the run has skipped (faults.py), as JSON
   <workdir>/checkpoints/<step>/manifest.json  size and CRC-32 of every file
@@ -26,11 +26,13 @@ from flax import traverse_util
 from ambdiff import config_saved, methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
+from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import hosts, integrity, weights_file
-from ambdiff.runtime.weights_file import load_safetensors
 
 logger = logging.getLogger(__name__)
 
+# Fields of config.model that change how a network is computed, not what it is.
+_FREE_FORM = ('model.dtype', 'model.remat', 'model.dropout')
 _ITEMS = ('state', 'ema', 'config', 'record')
 # Groups that a run must share with the one it goes on from.
 _RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed', 'train')
@@ -49,7 +51,7 @@ def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list
     """
     flat = lambda tree: traverse_util.flatten_dict({g: tree.get(g) for g in groups}, sep='.')
     now = flat(json.loads(config.to_json()))
-    saved = {**flat(json.loads(default().to_json())), **flat(saved)}
+    saved = {**flat(json.loads(default(saved['method']['name']).to_json())), **flat(saved)}
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
     return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
 
@@ -204,12 +206,21 @@ class Checkpointer:
             self._manager.delete(later)
 
 
-def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) -> None:
-    changed = _differences(saved, config, ('data', 'model', 'diffusion', 'method'))
-    matters = lambda name: (
-        (name.split('.')[0] in ('model', 'diffusion') and name not in ('model.dtype', 'model.remat', 'model.dropout'))
-        or name in ('data.channels', 'data.image_size', 'method.image_range', 'method.image_repeats')
-    )
+def sampling_item(weights: Weights) -> dict:
+    """The item `ema` of a checkpoint."""
+    # A method without a state leaves it out: as did every checkpoint of before there was one.
+    return {'ema': weights.params} | ({'state': weights.state} if jax.tree.leaves(weights.state) else {})
+
+
+def _check_architecture(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, method: Method, path):
+    if saved.method.name != config.method.name:
+        raise UserError(
+            f'checkpoint {path} is of the method {saved.method.name}, the config of {config.method.name}: '
+            'use the config it was trained with'
+        )
+    known = (*method.architecture, 'data.channels', 'data.image_size', 'data.num_classes')
+    matters = lambda name: name not in _FREE_FORM and (name in known or name.partition('.')[0] in known)
+    changed = _differences(json.loads(saved.to_json()), config, ('data', 'model', 'diffusion', 'method'))
     changed = [c for c in changed if matters(c.split(':')[0])]
     if changed:
         raise UserError(
@@ -218,15 +229,12 @@ def _check_architecture(saved: dict, config: ml_collections.ConfigDict, path) ->
         )
 
 
-def _abstract_params(saved: dict, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
-    """Shapes of all that a checkpoint holds, AMN and ACN if it has them."""
-    config = config.copy_and_resolve_references()
-    config.method.encoders = saved['method']['encoders']
-    config.method.latent_dim = saved['method']['latent_dim']
+def _shapes(method: Method, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> Weights:
+    """Shapes of all that a method learns and carries."""
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
-    params = jax.eval_shape(methods.create(config).init, jax.random.key(0), {'image': image})
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), params)
+    params, state = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), Weights(params, state))
 
 
 def _existing(path: str) -> pathlib.Path:
@@ -254,8 +262,10 @@ def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
     return folder, step
 
 
-def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[dict, int]:
-    """(averaged weights, step) from a workdir, a step's folder or a .safetensors file.
+def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[Weights, int]:
+    """(averaged weights and the method's state, step) from a workdir, a step's folder or a .safetensors file.
+
+    A checkpoint gives all that the method had learned, a file what sampling needs.
 
     Args:
       path: what config.checkpoint says.
@@ -263,21 +273,24 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
       where: placement of every array.
 
     Raises:
-      UserError: nothing there, not readable, or of another architecture.
+      UserError: nothing there, not readable, or of another method or architecture.
     """
     place = _existing(path)
+    method = methods.create(config)
     if place.is_file():
-        return _load_file(place, config, where)
+        return _load_file(place, config, method, where)
     folder, step = _find_step(place)
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
         saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
-        saved = json.loads(config_saved.restored(saved, path).to_json())
-        _check_architecture(saved, config, path)
-        target = {'ema': _abstract_params(saved, config, where)}
-        params = _restore(manager, folder, step, ema=ocp.args.StandardRestore(target))['ema']['ema']
-    weights_file.check(params, folder / str(step))
-    return params, step
+        saved = config_saved.restored(saved, path)
+        _check_architecture(saved, config, method, path)
+        # It holds what its own config trains, which need not be what this one does.
+        shapes = _shapes(methods.create(saved), saved, where)
+        restored = _restore(manager, folder, step, ema=ocp.args.StandardRestore(sampling_item(shapes)))['ema']
+    weights = Weights(restored['ema'], restored.get('state', shapes.state))
+    weights_file.check(weights_file.packed(weights), folder / str(step))
+    return weights, step
 
 
 def load_config(path: str) -> ml_collections.ConfigDict:
@@ -291,7 +304,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     """
     place = _existing(path)
     if place.is_file():
-        return load_safetensors(place)[1]
+        return weights_file.load_safetensors(place)[1]
     folder, step = _find_step(place)
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
@@ -299,13 +312,14 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     return config_saved.restored(saved, path)
 
 
-def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, where: jax.sharding.Sharding):
-    loaded, saved, step = load_safetensors(path)
-    _check_architecture(json.loads(saved.to_json()), config, path)
-    # A file for sampling leaves out what only training uses (AMN, ACN).
-    wanted = _abstract_params({'method': {**config.method, 'encoders': 'none'}}, config, where)
-    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))
+def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, method: Method, where: jax.sharding.Sharding):
+    loaded, saved, step = weights_file.load_safetensors(path)
+    _check_architecture(saved, config, method, path)
+    shapes = _shapes(method, config, where)
+    wanted = weights_file.packed(Weights(method.for_sampling(shapes.params), shapes.state))
+    have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))  # it may hold more
     wrong = [n for n in want if n not in have or have[n].shape != want[n].shape]
     if wrong:
         raise UserError(f'{path} does not fit the model, for instance at {wrong[0]}')
-    return jax.device_put(traverse_util.unflatten_dict({n: have[n] for n in want}, sep='/'), where), step
+    tree = traverse_util.unflatten_dict({n: have[n] for n in want}, sep='/')
+    return jax.device_put(weights_file.unpacked(tree), where), step

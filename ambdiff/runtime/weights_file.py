@@ -19,7 +19,10 @@ from flax import traverse_util
 
 from ambdiff import config_saved, files
 from ambdiff.errors import UserError
+from ambdiff.methods.kit.contract import Weights
 
+# A method's state lies below this name beside its networks.
+_STATE = '@state'
 # Trained weights stay below 100; damaged bytes read as floats are of any size.
 _LARGEST = 1e4
 
@@ -34,8 +37,24 @@ def _digest(tensors: Mapping[str, np.ndarray], config: str, step: str) -> str:
     return total.hexdigest()
 
 
+def packed(weights: Weights) -> dict:
+    """Parameters, and the state where there is one, as the one tree that a file holds."""
+    return weights.params | ({_STATE: weights.state} if jax.tree.leaves(weights.state) else {})
+
+
+def unpacked(tree: Mapping) -> Weights:
+    """The inverse of `packed`."""
+    return Weights({name: below for name, below in tree.items() if name != _STATE}, tree.get(_STATE, {}))
+
+
+def _of_state(name: str) -> bool:
+    return name.partition('/')[0] == _STATE
+
+
 def damage(name: str, values: np.ndarray) -> str | None:
     """Why an array of weights cannot be meant, None if it can; `name` is its own."""
+    if _of_state(name):
+        return None if np.isfinite(values).all() else f'{name} holds values that are not finite'
     if not jax.numpy.issubdtype(values.dtype, np.floating):
         return f'{name} holds {values.dtype} instead of floats'
     largest = np.abs(values).max(initial=0)
@@ -71,12 +90,20 @@ def save_safetensors(
 ) -> None:
     """Writes weights, with the config and step as metadata, whole or not at all.
 
+    Args:
+      path: of the file.
+      params: parameters, or the tree `packed` of them and a state, which keeps its types.
+      config: that they were trained with.
+      step: after which.
+      dtype: of the parameters in the file.
+
     Raises:
       UserError: a value is not finite, or is not in `dtype`.
     """
     flat = traverse_util.flatten_dict(params, sep='/')
     with np.errstate(over='ignore'):  # told by name just below
-        tensors = {name: np.ascontiguousarray(np.asarray(v), dtype) for name, v in flat.items()}
+        typed = lambda name, v: np.ascontiguousarray(v, np.asarray(v).dtype if _of_state(name) else dtype)
+        tensors = {name: typed(name, v) for name, v in flat.items()}
     for name, tensor in tensors.items():
         if reason := damage(name, tensor):
             raise UserError(f'{path} is not written: {reason} as {dtype}; take a checkpoint from before it diverged')
@@ -86,7 +113,7 @@ def save_safetensors(
 
 
 def load_safetensors(path: str | os.PathLike) -> tuple[dict, ml_collections.ConfigDict, int]:
-    """(float32 weights as a nested dict, the config they were trained with, step).
+    """(float32 weights as a nested dict, for `unpacked`; the config they were trained with; step).
 
     Raises:
       UserError: not a .safetensors file of this project, cut short, changed, or holding what cannot be meant.
@@ -108,7 +135,8 @@ def load_safetensors(path: str | os.PathLike) -> tuple[dict, ml_collections.Conf
     try:
         said = {'config': metadata['config'], 'step': metadata['step']}
         saved, step = json.loads(said['config']), int(said['step'])
-        tree = traverse_util.unflatten_dict({n: t.astype(np.float32) for n, t in tensors.items()}, sep='/')
+        typed = lambda name, t: t if _of_state(name) else t.astype(np.float32)
+        tree = traverse_util.unflatten_dict({n: typed(n, t) for n, t in tensors.items()}, sep='/')
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} has damaged metadata: {error}') from error
     if 'digest' in metadata and metadata['digest'] != _digest(tensors, **said):

@@ -1,0 +1,1 @@
+"""What every method is made of: the contract, its config fields, raters and masks."""
