@@ -163,7 +163,7 @@ def size_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
 
 
 def words(samples: Sequence[np.ndarray], modes: Sequence[Mode], spacing: tuple[float, float]) -> list[str]:
-    """Each answer in words: its size and, for all but the most frequent drawing, how it lies to that."""
+    """Each answer in words: its size and how it lies to the first one that marks something."""
     first, texts = None, []
     for mode in modes:
         mask = samples[mode.medoid] > 0
@@ -177,7 +177,7 @@ def words(samples: Sequence[np.ndarray], modes: Sequence[Mode], spacing: tuple[f
 
 
 def sentence(modes: Sequence[Mode], texts: Sequence[str]) -> str:
-    """'61%: 8 mm; 28%: nothing; 11%: 14 mm, the same and more'."""
+    """'61%: 8 mm; 28%: nothing; 11%: 14 mm, larger, contains the first'."""
     return '; '.join(f'{mode.share:.0%}: {text}' for mode, text in zip(modes, texts, strict=True))
 
 
@@ -192,7 +192,7 @@ def _relation(mask: np.ndarray, first: np.ndarray) -> str:
     if not shared:
         return 'elsewhere'
     if shared >= 0.8 * first.sum() and mask.sum() > first.sum():
-        return 'the same and more'
+        return 'larger, contains the first'
     if shared >= 0.8 * mask.sum():
-        return 'part of the same'
-    return 'beside it, overlapping'
+        return 'smaller, inside the first'
+    return 'overlaps the first'

@@ -186,7 +186,7 @@ def _name(row: str) -> str:
 
 def _table(table: Mapping[str, tuple[Means, Means]], columns: Sequence[tuple], label: str) -> str:
     """Rows by columns, to be scrolled sideways where the screen is narrow."""
-    arrow = {True: ' ↑', False: ' ↓', None: ''}
+    arrow = {True: '&nbsp;↑', False: '&nbsp;↓', None: ''}
     head = ''.join(f'<th scope="col" title="{note}">{name}{arrow[up]}</th>' for _, name, up, note in columns)
     body = ''
     for row, (means, errors) in table.items():

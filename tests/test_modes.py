@@ -95,7 +95,7 @@ def test_area_quantiles_count_empty_masks_as_zero():
 def test_answers_are_told_in_words(samples):
     found = modes.find(samples)
     texts = modes.words(samples, found, (0.7, 0.7))
-    assert modes.sentence(found, texts) == '50%: 7 mm; 30%: nothing; 20%: 17 mm, the same and more'
+    assert modes.sentence(found, texts) == '50%: 7 mm; 30%: nothing; 20%: 17 mm, larger, contains the first'
     apart = np.stack([disc(5), disc(5), disc(4, (30, 40)), disc(5) | disc(4, (30, 40))])
     texts = modes.words(apart, modes.find(apart), (1, 1))
     assert texts[0] == '10 mm' and any(text.endswith('elsewhere') for text in texts)

@@ -5,6 +5,7 @@ Needs Chromium or Chrome on the PATH and the Python package playwright; says so 
 
 import json
 import shutil
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -283,3 +284,137 @@ def test_answers_on_the_page_are_those_of_the_summary(opened, pages):
     assert len(shown) == len(summary['modes'])
     for text, mode in zip(shown, summary['modes'], strict=True):
         assert f'{mode["share"]:.0%}' in text and mode['words'] in text
+
+
+def drag(page, stage, dx, dy, steps=4):
+    """Presses the middle of a stage and lets go dx, dy further on."""
+    x, y = stage['x'] + stage['width'] / 2, stage['y'] + stage['height'] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=steps)
+    page.mouse.up()
+
+
+def test_outlines_fade_with_their_slider(opened):
+    page = opened('report')
+    figure = page.locator('.main').first
+    before = figure.locator('.stage').screenshot()
+    figure.locator('[data-opacity]').fill('0')
+    assert figure.locator('.opacity b').inner_text() == '0%'
+    assert figure.locator('.overlays').evaluate('e => getComputedStyle(e).opacity') == '0'
+    assert figure.locator('.picture').evaluate('e => getComputedStyle(e).opacity') == '1'
+    assert figure.locator('.stage').screenshot() != before
+
+
+def test_the_ruler_measures_in_pixels_or_millimetres(opened):
+    page = opened('case')
+    before = box(page)
+    page.get_by_role('button', name='Ruler').click()
+    stage = page.locator('.stage').bounding_box()
+    pixels = 60 / stage['width'] * before[2]
+    drag(page, stage, 60, 0)
+    assert float(page.locator('.point').inner_text().removesuffix(' px')) == pytest.approx(pixels, abs=0.1)
+    assert box(page) == before, 'the ruler does not move the picture'
+    page.locator('.outlines').evaluate("svg => svg.dataset.spacing = '2 0.5'")
+    drag(page, stage, 60, 0)
+    assert float(page.locator('.point').inner_text().removesuffix(' mm')) == pytest.approx(pixels / 2, abs=0.1)
+    drag(page, stage, 0, 30)
+    tall = 30 / stage['height'] * before[3] * 2
+    assert float(page.locator('.point').inner_text().removesuffix(' mm')) == pytest.approx(tall, abs=0.1)
+    page.get_by_role('button', name='Ruler').click()
+    assert page.locator('.ruler').count() == 0
+
+
+def test_the_bar_of_known_length_follows_the_zoom(opened):
+    page = opened('case')
+    for press in ('', '+', '1'):
+        page.locator('.stage').press(press) if press else None
+        bar, stage = (page.locator(name).first.bounding_box() for name in ('.bar-scale', '.stage'))
+        length = float(page.locator('.bar-scale').first.inner_text().removesuffix(' px'))
+        assert length == pytest.approx(bar['width'] / stage['width'] * box(page)[2], rel=0.02)
+        assert 0.1 < bar['width'] / stage['width'] < 0.34
+
+
+def test_a_click_shows_and_copies_the_place_as_predict_takes_it(opened):
+    page = opened('case', permissions=['clipboard-read', 'clipboard-write'])
+    stage = page.locator('.stage').bounding_box()
+    x, y, wide, tall = box(page)
+    drag(page, stage, 0, 0)
+    place = f'--at={int(x + wide / 2)},{int(y + tall / 2)}'
+    page.get_by_text(f'{place} (copied)').wait_for()
+    assert page.evaluate('navigator.clipboard.readText()') == place
+    drag(page, stage, 40, 0)
+    assert page.locator('.point').inner_text().startswith(place), 'a drag is no click'
+    report = opened('report')
+    report.locator('.stage').first.scroll_into_view_if_needed()
+    drag(report, report.locator('.stage').first.bounding_box(), 0, 0)
+    assert report.locator('.point').first.inner_text().startswith('column ')
+
+
+def test_two_answers_stand_side_by_side(opened):
+    page = opened('report')
+    first = page.locator('.beside').first
+    first.locator('summary').click()
+    left, right = first.locator('svg').all()
+    assert left.locator('use').last.get_attribute('href') != right.locator('use').last.get_attribute('href')
+    select = first.get_by_label('Right picture')
+    label = select.locator('option').last.inner_text()
+    before = right.screenshot()
+    select.select_option(label=label)
+    assert right.get_attribute('aria-label') == f'Right: {label}' and label.startswith('rater ')
+    target = right.locator('use').last.get_attribute('href')
+    assert page.locator(target).count() == 1 and right.screenshot() != before
+
+
+def test_every_sample_is_shown_in_the_same_window(opened):
+    page = opened('report')
+    for case in page.locator('article.case').all():
+        windows = case.locator('.tile svg').evaluate_all("all => all.map(e => e.getAttribute('viewBox'))")
+        assert len(set(windows)) == 1 and len(windows) == 10
+    assert page.locator('.tile.none').count() > 0
+
+
+@pytest.mark.parametrize('name', ['case', 'index'])
+def test_links_lead_to_the_files_written(opened, pages, name):
+    page = opened(name)
+    open_all(page)
+    for link in page.locator('.body .read a').all():
+        path = (pages[name].parent / urllib.parse.unquote(link.get_attribute('href'))).resolve()
+        assert path.is_relative_to(pages['index'].parent) and path.exists()
+    shown = page.locator('.body .read').first.inner_text()
+    for file in ('probability.png', 'samples_00.png', 'summary.json'):
+        assert file in shown
+
+
+def test_every_column_of_scores_can_be_reached_on_a_phone(opened):
+    page = opened('report', 390)
+    for table in page.locator('section > .wide').all():
+        fixed = table.locator('thead th').first.bounding_box()
+        for head in table.locator('thead th').all()[1:]:
+            head.evaluate("e => { const w = e.closest('.wide'); w.scrollLeft = 0; w.scrollLeft = e.offsetLeft - 130; }")
+            place, frame = head.bounding_box(), table.bounding_box()
+            assert place['x'] >= fixed['x'] + fixed['width'] - 1
+            assert place['x'] + place['width'] <= frame['x'] + frame['width'] + 1
+
+
+@pytest.mark.parametrize('name', ['report', 'index', 'case'])
+@pytest.mark.parametrize('width', [390, 1280])
+def test_no_word_is_broken_in_its_middle(opened, name, width):
+    page = opened(name, width)
+    open_all(page)
+    broken = page.evaluate("""() => {
+      const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT), found = [];
+      while (walker.nextNode()) {
+        const node = walker.currentNode;
+        if (!node.parentElement.checkVisibility() || node.parentElement.closest('svg')) continue;
+        for (const word of node.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+          const range = document.createRange();
+          range.setStart(node, word.index);
+          range.setEnd(node, word.index + word[0].length);
+          const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+          if (lines.size > 1 && word[0].length < 24) found.push(word[0]);
+        }
+      }
+      return found;
+    }""")
+    assert broken == []

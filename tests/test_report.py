@@ -144,7 +144,7 @@ def test_the_model_is_placed_between_the_ideal_level_and_other_patients(tmp_path
     _, text = write(tmp_path / 'r.html', 6, 3, raters=given[0], samples=given[1], scores=found)
     assert f'GED is {shown("ged")}' in text and f'The excess over it is {shown("ged_excess")}' in text
     assert f'would get {means["ged_ideal"]:.3f} on average' in text and f'ideal {means["ged_ideal"]:.3f}</text>' in text
-    assert 'lowest to hope for' not in text and 'floor' not in text
+    assert 'lowest to hope for' not in text and 'the floor' not in text
     dependent = score(*given, draws='dependent', patients=('a', 'b'))
     _, text = write(tmp_path / 'r.html', 6, 3, raters=given[0], samples=given[1], scores=dependent)
     assert 'these samples depend on each other' in text and '2 patients' in text
@@ -172,6 +172,21 @@ def test_single_images_raters_samples_and_several_channels_are_shown(
     assert len(re.findall('aria-label="rater ', card)) == num_raters
     assert len(re.findall('aria-label="sample ', card)) == num_samples
     assert len(re.findall('aria-label="Whole ', card)) == (1 if channels in (1, 3) else channels)
+
+
+def test_a_case_with_raters_has_its_scores_and_one_without_has_none():
+    rng = np.random.default_rng(6)
+    image, raters, samples = np.zeros((32, 32, 1), np.float32), discs(rng, (3,)), discs(rng, (5,))
+    values = metrics.per_image(raters[None], samples[None])
+    text = case.view('c', image, raters, samples)
+    assert f'GED <b>{values["ged"][0]:.3f}</b>' in text and f'HM-IoU <b>{values["hm_iou"][0]:.3f}</b>' in text
+    assert 'class="chips"' not in case.view('c', image, raters[:0], samples)
+
+
+def test_a_case_where_nothing_is_drawn_is_shown_where_it_was_looked_at():
+    nothing = np.zeros((4, 32, 32), bool)
+    text = case.view('c', np.zeros((32, 32, 1), np.float32), nothing[:0], nothing, focus=(4, 8, 20, 24))
+    assert 'viewBox="8 4 16 16"' in text
 
 
 def test_cases_where_nobody_or_everybody_draws_are_shown(tmp_path):

@@ -20,8 +20,8 @@ SCORES = (('ged', 'GED'), ('hm_iou', 'HM-IoU'), ('d_max', 'D max'), ('s_c', 'Sen
 UNKNOWN = (math.nan, math.nan)  # spacing
 
 
-def how_to_read(num_raters: int, num_samples: int) -> str:
-    """What the pictures of a case show."""
+def how_to_read(num_raters: int, num_samples: int, smallest_part: int = 1) -> str:
+    """What the pictures of a case show; smallest_part: pixels of the smallest connected part that counts as drawn."""
     raters = wish = ''
     if num_raters:
         raters = 'carries each rater’s outline in a colour; equal outlines are shown side by side. It '
@@ -30,7 +30,14 @@ def how_to_read(num_raters: int, num_samples: int) -> str:
 most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody drew, {raters}has a
 dashed outline around the pixels that at least so many of the {num_samples} samples include: the slider sets how many.
 Probability is the share of samples that include a pixel; disagreement is the entropy of that share in bits, 0 where
-all samples agree and 1 where they split in halves.{wish} Choose any picture to enlarge it.</p>"""
+all samples agree and 1 where they split in halves.{wish} {_smallest(smallest_part)} Choose any picture to enlarge it;
+click into the large one for the place of a pixel, and measure in it with the ruler.</p>"""
+
+
+def _smallest(part: int) -> str:
+    if part > 1:
+        return f'Connected parts of fewer than {part} pixels are left out.'
+    return 'Every connected part counts, down to a single pixel.'
 
 
 def card(
@@ -46,9 +53,8 @@ def card(
     name is its id in the page; image [H, W, C] float in [0, 1], raters [M, H, W] and samples [N, H, W] bool;
     case is the name shown, scores its metrics.
     """
-    chips = ''.join(f'<span>{title} <b>{number(scores[key])}</b></span>' for key, title in SCORES)
-    return f"""<article class="case" id="{name}"><h3>{html.escape(str(case))}</h3><p class="chips">{chips}</p>
-{view(name, image, raters, samples)}</article>"""
+    return f"""<article class="case" id="{name}"><h3>{html.escape(str(case))}</h3>
+{view(name, image, raters, samples, scores=scores)}</article>"""
 
 
 def view(
@@ -60,13 +66,16 @@ def view(
     window: tuple[float, float, str] = (0.0, 1.0, ''),
     found: Sequence[modes.Mode] | None = None,
     focus: tuple[int, int, int, int] | None = None,
+    scores: Mapping[str, float] | None = None,
+    at: str = 'column X, row Y',
 ) -> str:
     """The HTML of one image: answers, viewer, maps and strips.
 
     name starts the ids of its elements; image [H, W, C] float in [0, 1]; raters [M, H, W], M may be 0, and samples
     [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; found:
     the distinct answers where they are not those of this image alone, as for a slice of a volume; focus: (top, left,
-    bottom, right) of what to show where nothing is drawn.
+    bottom, right) of what to show where nothing is drawn; scores: metrics of the image, None to compute GED and HM-IoU
+    where there are raters; at: what a click into the picture says, X and Y standing for the pixel's column and row.
     """
     height, width = image.shape[:2]
     union = np.concatenate([raters, samples]).any(0)
@@ -77,23 +86,22 @@ def view(
         frame = Frame(*crop(union), spacing)
     pictures = figures.pictures(image)
     colours = [figures.RATER_COLOURS[i % len(figures.RATER_COLOURS)] for i in range(len(raters))]
-    rater_tiles = ''.join(
-        _tile(name, frame, figures.mask_svg(mask, colour), mask, f'rater {i + 1}')
-        for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))
-    )
+    rater_tiles = ''.join(_tile(name, frame, f'r{i}', mask, f'rater {i + 1}') for i, mask in enumerate(raters))
     by_area = np.argsort(samples.sum((1, 2)), kind='stable')
-    sample_tiles = ''.join(
-        _tile(name, frame, _use(name, samples, i), samples[i], f'sample {i + 1}') for i in by_area.tolist()
-    )
-    masks = ''.join(
-        f'<g id="{name}-s{i}">{figures.mask_svg(mask, figures.SAMPLE_COLOUR)}</g>' for i, mask in enumerate(samples)
-    )
+    sample_tiles = ''.join(_tile(name, frame, f's{i}', samples[i], f'sample {i + 1}') for i in by_area.tolist())
+    drawn = [(f'r{i}', mask, colour) for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))]
+    drawn += [(f's{i}', mask, figures.SAMPLE_COLOUR) for i, mask in enumerate(samples)]
+    masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in drawn)
+    found = modes.find(samples) if found is None else found
+    texts = modes.words(samples, found, spacing)
+    scores = _agreement(raters, samples) if scores is None else scores
     held = report_viewer.image_svg(pictures[0], frame)
-    viewer = report_viewer.figure(name, (height, width), frame, raters, samples, colours, window)
+    viewer = report_viewer.figure(name, (height, width), frame, raters, samples, colours, window, at)
     maps = _panels(name, pictures, frame, samples)
     strip = f'<h4>Raters</h4><div class="tiles">{rater_tiles}</div>' if len(raters) else ''
-    return f"""<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>{masks}</defs></svg>
-{_answers(name, frame, samples, spacing, found)}<div class="top">{viewer}
+    return f"""{_chips(scores, len(samples))}<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>
+{masks}</defs></svg>{_answers(name, frame, samples, found, texts)}
+{_side_by_side(name, frame, raters, found, texts)}<div class="top">{viewer}
 <div><div class="panels">{maps}</div>{_shares(raters, samples, spacing)}</div></div>
 {strip}<h4>Samples, by area</h4><div class="tiles">{sample_tiles}</div>"""
 
@@ -130,14 +138,29 @@ def median_area(masks: np.ndarray, spacing: tuple[float, float] = UNKNOWN) -> st
     return f'{np.median(areas[areas > 0]):.0f} {"mm²" if modes.known(spacing) else "px"}'
 
 
-def _answers(name: str, frame: Frame, samples: np.ndarray, spacing: tuple[float, float], found) -> str:
+def _agreement(raters: np.ndarray, samples: np.ndarray) -> dict[str, float]:
+    """GED and HM-IoU of one image, nothing without raters."""
+    if not len(raters):
+        return {}
+    from ambdiff import metrics  # which starts JAX: pages without raters do not need it
+
+    values = metrics.per_image(raters[None], samples[None])
+    return {key: float(values[key][0]) for key in ('ged', 'hm_iou')}
+
+
+def _chips(scores: Mapping[str, float], num_samples: int) -> str:
+    """The scores of a case, those of `SCORES` that it has."""
+    items = ''.join(f'<span>{title} <b>{number(scores[key])}</b></span>' for key, title in SCORES if key in scores)
+    return f'<p class="chips">{items}<span>N <b>{num_samples}</b></span></p>' if items else ''
+
+
+def _answers(name: str, frame: Frame, samples: np.ndarray, found: Sequence[modes.Mode], texts: Sequence[str]) -> str:
     """The distinct answers: share, words, and the most typical sample."""
-    found = modes.find(samples) if found is None else found
     items = ''
-    for mode, text in zip(found, modes.words(samples, found, spacing), strict=True):
-        area = area_text(samples[mode.medoid], spacing)
+    for mode, text in zip(found, texts, strict=True):
+        area = area_text(samples[mode.medoid], frame.spacing)
         items += (
-            f'<li>{_button(frame, name, _use(name, samples, mode.medoid), f"answer of {mode.share:.0%}: {text}")}'
+            f'<li>{_button(frame, name, f"s{mode.medoid}", f"answer of {mode.share:.0%}: {text}")}'
             f'<p><b>{mode.share:.0%}</b> {text}<span class="track"><span class="model" style="width:{mode.share:.1%}">'
             f'</span></span><small>{len(mode.members)} of {len(samples)} samples'
             f'{"" if mode.empty else f", {area}"}</small></p></li>'
@@ -145,8 +168,27 @@ def _answers(name: str, frame: Frame, samples: np.ndarray, spacing: tuple[float,
     return f'<h4>Distinct answers</h4><ol class="modes">{items}</ol>'
 
 
-def _use(name: str, samples: np.ndarray, index: int) -> str:
-    return f'<use href="#{name}-s{index}"/>' if samples[index].any() else ''
+def _side_by_side(
+    name: str, frame: Frame, raters: np.ndarray, found: Sequence[modes.Mode], texts: Sequence[str]
+) -> str:
+    """Two pictures, each of an answer or a rater to be chosen; nothing where there is one to choose."""
+    choices = {f's{mode.medoid}': f'{mode.share:.0%}: {text}' for mode, text in zip(found, texts, strict=True)}
+    choices |= {f'r{i}': f'rater {i + 1}' for i in range(len(raters))}
+    if len(choices) < 2:
+        return ''
+    pictures = ''
+    for side, shown in zip(('Left', 'Right'), choices, strict=False):
+        options = ''.join(
+            f'<option value="{which}"{" selected" if which == shown else ""}>{html.escape(text)}</option>'
+            for which, text in choices.items()
+        )
+        pictures += (
+            f'<figure><select aria-label="{side} picture" data-beside="{name}">{options}</select><svg '
+            f'{frame.attributes()} role="img" aria-label="{side}: {html.escape(choices[shown], quote=True)}">'
+            f'<use href="#{name}-image"/><use href="#{name}-{shown}"/></svg></figure>'
+        )
+    return f"""<details class="beside"><summary>Two of them side by side</summary><div class="two">{pictures}</div>
+</details>"""
 
 
 def _panels(name: str, pictures: Sequence[np.ndarray], frame: Frame, samples: np.ndarray) -> str:
@@ -186,18 +228,19 @@ def _panel(picture: str, caption: str) -> str:
     return f'<figure><button type="button" class="zoom">{picture}</button><figcaption>{caption}</figcaption></figure>'
 
 
-def _button(frame: Frame, name: str, mask: str, label: str) -> str:
+def _button(frame: Frame, name: str, which: str, label: str) -> str:
+    """The image with the mask of the store that `which` names."""
     return (
         f'<button type="button" class="zoom"><svg {frame.attributes()} role="img" aria-label="{label}">'
-        f'<use href="#{name}-image"/>{mask}</svg></button>'
+        f'<use href="#{name}-image"/><use href="#{name}-{which}"/></svg></button>'
     )
 
 
-def _tile(name: str, frame: Frame, drawn: str, mask: np.ndarray, title: str) -> str:
-    """The image with one mask."""
+def _tile(name: str, frame: Frame, which: str, mask: np.ndarray, title: str) -> str:
+    """The image with one mask, of an empty one the image alone: all in one window."""
     area = area_text(mask, frame.spacing)
     kind = 'tile' if mask.any() else 'tile none'
-    button = _button(frame, name, drawn, f'{title}: {area}')
+    button = _button(frame, name, which, f'{title}: {area}')
     return f'<figure class="{kind}">{button}<figcaption>{area}</figcaption></figure>'
 
 

@@ -6,6 +6,7 @@ Without the script the picture shows the crop with the middle level set.
 
 import dataclasses
 import html
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,11 +65,13 @@ def figure(
     samples: np.ndarray,
     colours: Sequence[str],
     window: tuple[float, float, str],
+    at: str,
 ) -> str:
     """The HTML of the viewer.
 
     name: the image's elements have the id '<name>-image'; size: (height, width) of the image; raters [M, H, W] and
-    samples [N, H, W] bool; colours of the raters; window: what 0 and 1 of the image stand for, and the unit.
+    samples [N, H, W] bool; colours of the raters; window: what 0 and 1 of the image stand for, and the unit; at: what a
+    click says, with X and Y for the pixel's column and row.
     """
     count = len(samples)
     layers, switches = [], []
@@ -86,16 +89,20 @@ def figure(
     whose = f'the outlines of {len(raters)} raters and of the samples' if len(raters) else 'the outline of the samples'
     return f"""<figure class="main"><div class="stage" tabindex="0" role="group"
 aria-label="Picture: plus and minus zoom, arrows move, 0 shows the crop, 1 the whole image"><svg class="outlines"
-{frame.attributes()} data-size="{size[0]} {size[1]}" role="img" aria-label="Image with {whose}"><use class="picture"
-href="#{name}-image"/>{''.join(layers)}<g class="levels" data-layer="samples">{_levels(samples, frame, start)}</g>
-</svg></div><div class="tools" role="toolbar" aria-label="Zoom"><button type="button" data-zoom="in"
+{frame.attributes()} data-size="{size[0]} {size[1]}" data-at="{html.escape(at, quote=True)}" {_spacing(frame)}
+role="img" aria-label="Image with {whose}"><use class="picture" href="#{name}-image"/><g class="overlays">
+{''.join(layers)}<g class="levels" data-layer="samples">{_levels(samples, frame, start)}</g></g></svg>{_scale(frame)}
+</div><div class="tools" role="toolbar" aria-label="Picture"><button type="button" data-zoom="in"
 aria-label="Zoom in">+</button><button type="button" data-zoom="out" aria-label="Zoom out">−</button><button
-type="button" data-zoom="crop">Crop</button><button type="button" data-zoom="whole">Whole</button></div>
+type="button" data-zoom="crop">Crop</button><button type="button" data-zoom="whole">Whole</button><button
+type="button" data-ruler aria-pressed="false">Ruler</button></div><p class="point" role="status"></p>
 <figcaption class="legend">{''.join(switches)}<label><input type="checkbox" checked data-shows="samples">
 <span class="key dashed"></span><span>drawn by at least <output aria-live="off">{start}</output> of {count}
 <small class="area">{area_text(samples.sum(0) >= start, frame.spacing)}</small></span></label>
 <input class="slider" type="range" min="1" max="{count}" value="{start}" data-samples="{count}"
-aria-label="Outline what at least this many samples include">{_window(window)}</figcaption></figure>"""
+aria-label="Outline what at least this many samples include"><label class="opacity"><span>Outlines
+<b>100%</b></span><input type="range" min="0" max="100" value="100" data-opacity></label>{_window(window)}
+</figcaption></figure>"""
 
 
 def area_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
@@ -104,6 +111,23 @@ def area_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
         return 'empty'
     area = float(modes.areas(mask[None], spacing)[0])
     return f'{area:.{0 if area >= 10 else 1}f} mm²' if modes.known(spacing) else f'{area:.0f} px'
+
+
+def _spacing(frame: Frame) -> str:
+    """Millimetres a row and a column for the script, nothing where they are not known."""
+    return f'data-spacing="{frame.spacing[0]:g} {frame.spacing[1]:g}"' if modes.known(frame.spacing) else ''
+
+
+def _scale(frame: Frame) -> str:
+    """A bar of a round length, a third of the picture at most; the script keeps it right while the picture zooms."""
+    known = modes.known(frame.spacing)
+    wide = frame.wide * (frame.spacing[1] if known else 1.0)
+    power = 10.0 ** math.floor(math.log10(wide / 3))
+    length = next(step * power for step in (5, 2, 1) if step * power <= wide / 3)
+    return (
+        f'<span class="bar-scale" style="width:{length / wide:.2%}" aria-hidden="true">'
+        f'{length:g} {"mm" if known else "px"}</span>'
+    )
 
 
 def _levels(samples: np.ndarray, frame: Frame, start: int) -> str:

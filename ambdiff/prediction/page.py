@@ -79,12 +79,15 @@ def _row(prediction: Prediction, finding: Finding, number: int, names: Sequence[
             prediction.volume.spacing[1:],
             prediction.window,
             finding.groups,
+            focus=box,
+            at=f'--at=X,Y,{z}' if prediction.samples.shape[1] > 1 else '--at=X,Y',
         )
         body += f'<section class="view">{f"<h3>{title}</h3>" if title else ""}{picture}</section>'
     notes = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in warnings)
     divided = -sum(answer.share * math.log2(answer.share) for answer in finding.modes)
     shown = html.escape(prediction.name_of(finding), quote=True)
-    where = f'Files in <a href=".">{html.escape(prediction.name)}</a>: {_file_names(names)}.' if names else ''
+    folder = f'<a href="./">{html.escape(prediction.name)}</a>'
+    where = f'Files in {folder}: {_file_links([*names, "summary.json"])}.' if names else ''
     return f"""<details open class="case" id="{name}" data-name="{shown}"
 data-divided="{divided:.4f}" data-empty="{finding.empty_share:.4f}"><summary><img
 src="{thumbnail}" alt="" width="52" height="52"><b>{shown}</b>
@@ -123,25 +126,31 @@ value="empty">most often nothing first</option></select></label><span id="count"
     for result in results:
         folder = urllib.parse.quote(result.folder.relative_to(output).as_posix())
         for row in _ROW.findall(result.page()):
-            yield _closed(row, folder, place) if several else row.replace('<a href=".">', f'<a href="{folder}/">', 1)
+            yield _closed(row, folder, place) if several else _linked(row, folder)
             place += 1
     yield '</div>'
 
 
 def _closed(row: str, folder: str, place: int) -> str:
     """A row inert until it is opened: what is not looked at costs a browser nothing."""
-    row = row.replace('<a href=".">', f'<a href="{folder}/">', 1)
+    row = _linked(row, folder)
     row = row.replace('<details open', f'<details data-place="{place}"', 1)
     page = f'<noscript><a href="{folder}/index.html">Open its page</a></noscript>'
     row = row.replace('<div class="body">', f'{page}<template><div class="body">', 1)
     return f'{row.removesuffix("</details>")}</template></details>'
 
 
-def _file_names(names: Sequence[str]) -> str:
-    """The names, of many samples the first and the last."""
+def _linked(row: str, folder: str) -> str:
+    """A row whose links to the files beside its own page lead there from a page above; folder is quoted."""
+    return row.replace('<a href="./', f'<a href="{folder}/')
+
+
+def _file_links(names: Sequence[str]) -> str:
+    """The names, of many samples the first and the last, as links to the files."""
+    link = lambda name: f'<a href="./{urllib.parse.quote(name)}">{html.escape(name)}</a>'
     samples = [name for name in names if name.startswith('samples_')]
-    others = [name for name in names if name not in samples]
-    many = [f'{samples[0]} .. {samples[-1]}'] if len(samples) > 2 else samples
+    others = [link(name) for name in names if name not in samples]
+    many = [f'{link(samples[0])} .. {link(samples[-1])}'] if len(samples) > 2 else [link(name) for name in samples]
     return ', '.join([*many, *others])
 
 
