@@ -20,8 +20,8 @@ SCORES = (('ged', 'GED'), ('hm_iou', 'HM-IoU'), ('d_max', 'D max'), ('s_c', 'Sen
 UNKNOWN = (math.nan, math.nan)  # spacing
 
 
-def how_to_read(num_raters: int, num_samples: int, smallest_part: int = 1) -> str:
-    """What the pictures of a case show; smallest_part: pixels of the smallest connected part that counts as drawn."""
+def how_to_read(num_raters: int, num_samples: int) -> str:
+    """What the pictures of a case show."""
     raters = wish = ''
     if num_raters:
         raters = 'carries each rater’s outline in a colour; equal outlines are shown side by side. It '
@@ -30,14 +30,9 @@ def how_to_read(num_raters: int, num_samples: int, smallest_part: int = 1) -> st
 most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody drew, {raters}has a
 dashed outline around the pixels that at least so many of the {num_samples} samples include: the slider sets how many.
 Probability is the share of samples that include a pixel; disagreement is the entropy of that share in bits, 0 where
-all samples agree and 1 where they split in halves.{wish} {_smallest(smallest_part)} Choose any picture to enlarge it;
-click into the large one for the place of a pixel, and measure in it with the ruler.</p>"""
-
-
-def _smallest(part: int) -> str:
-    if part > 1:
-        return f'Connected parts of fewer than {part} pixels are left out.'
-    return 'Every connected part counts, down to a single pixel.'
+all samples agree and 1 where they split in halves.{wish} Every connected part counts, down to a single pixel.
+Choose any picture to enlarge it; click into the large one for the place of a pixel, measure in it with the
+ruler.</p>"""
 
 
 def card(
