@@ -13,7 +13,7 @@ import pytest
 
 from ambdiff.data import sources, splits
 from ambdiff.data.layouts import knegt_pickle, numpy_pickle
-from ambdiff.data.lidc import outlines
+from ambdiff.data.lidc import database
 from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
 
@@ -37,7 +37,7 @@ def settings(path, **changes):
 def cases(dtype=np.float64, mask=np.uint8):
     """Two slices of each of SERIES series, as the file holds them."""
     rng = np.random.default_rng(0)
-    known = sorted(outlines.patient_of_series())[:SERIES]
+    known = sorted(database.patient_of_series())[:SERIES]
     return {
         f'slice-{number}-{uid}': {
             'image': rng.random((16, 16)).astype(dtype),
@@ -88,7 +88,7 @@ def test_files_of_older_and_newer_numpy_are_read(tmp_path, module):
 
 
 def test_splits_are_by_series_as_the_public_loaders_draw_them_and_patients_are_named(file):
-    known = outlines.patient_of_series()
+    known = database.patient_of_series()
     opened = {split: sources.open_source(settings(file), split) for split in ('train', 'validation', 'test')}
     names = {split: {source[i]['case'] for i in range(len(source))} for split, source in opened.items()}
     # train_test_split holds out the first ceil(n / 5) of RandomState(0)'s permutation of the sorted series.

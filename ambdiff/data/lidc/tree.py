@@ -19,6 +19,9 @@ from tqdm import tqdm
 
 from ambdiff import files
 from ambdiff.data.files import dicom_file
+from ambdiff.data.files.dicom_header import element, numbers
+from ambdiff.data.files.signature import is_dicom
+from ambdiff.data.files.volume import MAX_MM, length
 from ambdiff.errors import UserError
 
 _TAGS = [
@@ -105,38 +108,57 @@ def _sorted(files):
 def _header(path):
     """{'slice': fields of File after the path}, {'fault': why}, or {} for a file that is no slice."""
     try:
-        with path.open('rb') as file:
-            if file.read(132)[128:] != b'DICM':
-                if path.suffix.lower() == '.dcm':
-                    return {'fault': 'not a DICOM file, or damaged at its start'}
-                return {}
+        if not is_dicom(path):
+            return {}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             if dicom_file.is_deflated(path):
                 return {'fault': dicom_file.DEFLATED}
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        position = header.get('ImagePositionPatient')
-        if not header.get('SeriesInstanceUID') or not position:
-            return {}  # a radiograph, a DICOMDIR
-        spacing = header.get('PixelSpacing') or [np.nan]
-        values = [
-            str(header.SeriesInstanceUID),
-            str(header.get('PatientID', '')),
-            float(position[2]),
-            float(header.get('InstanceNumber') or 0),
-            float(header.get('SliceThickness') or np.nan),
-            float(spacing[0]),
-        ]
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+            if not header and not header.file_meta:
+                return {'fault': 'not a DICOM file, or damaged at its start'}
+            series, patient, position, number, thickness, spacing = (element(header, name) for name in _TAGS)
     except Exception as error:  # pydicom names no type of damage
         return {'fault': f'truncated or damaged ({" ".join(str(error).split())[:100]})'}
-    return {'slice': values}
+    if series is None or position is None:
+        return {}  # a radiograph, a DICOMDIR
+    place = numbers(position, 3)
+    if not place or max(map(abs, place)) >= MAX_MM:
+        return {'fault': 'its ImagePositionPatient is no position in mm'}
+    first = lambda value, count: (numbers(value, count) or [np.nan])[0]  # of so many
+    number = (numbers(number, 1) or [0.0])[0]
+    return {
+        'slice': [
+            str(series),
+            str(patient or ''),
+            place[2],
+            number,
+            length(first(thickness, 1)),
+            length(first(spacing, 2)),
+        ]
+    }
 
 
 def _load(path):
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        known = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return {key: entry for key, entry in known.items() if _is_entry(entry)} if isinstance(known, dict) else {}
+
+
+def _is_entry(entry):
+    """Whether what was kept is as `_header` gives it today."""
+    if not isinstance(entry, dict) or not isinstance(entry.get('state'), list):
+        return False
+    if 'slice' not in entry:
+        return isinstance(entry.get('fault', ''), str)
+    values = entry['slice']
+    kinds = [str, str, float, float, float, float]
+    if not isinstance(values, list) or [type(value) for value in values] != kinds:
+        return False
+    z, number, *lengths = values[2:]
+    return np.isfinite([z, number]).all() and all(np.isnan(step) or step == length(step) for step in lengths)
 
 
 def _save(path, entries):

@@ -17,11 +17,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ambdiff.data.files.volume import MAX_MM
+from ambdiff.data.lidc.database import MAX_POINTS, SLICE_SIZE
 from ambdiff.data.lidc.outlines import RATINGS, Reading
 from ambdiff.errors import UserError
 
-MAX_BYTES = 64 << 20  # the largest of TCIA's is 3 MB
+MAX_BYTES = 8 << 20  # the largest of TCIA's is 3 MB
 _MAX_DEPTH = 50
+_RATED = tuple('123456')
 
 
 def read(path: pathlib.Path) -> tuple[str, list[Reading]]:
@@ -42,7 +45,7 @@ def read(path: pathlib.Path) -> tuple[str, list[Reading]]:
             try:
                 contours = [_contour(roi) for roi in _children(nodule, 'roi')]
             except (ValueError, OverflowError, IndexError) as error:
-                raise UserError(f'{path}: a contour is not numbers ({error}); copy or download it again') from error
+                raise UserError(f'{path}: a contour is none of a slice ({error}); copy or download it again') from error
             if sum(len(points) for _, _, points in contours) > 1:
                 readings.append(Reading(_ratings(nodule), contours))
     return uids[0], readings
@@ -51,11 +54,14 @@ def read(path: pathlib.Path) -> tuple[str, list[Reading]]:
 def _contour(roi):
     """(inclusion, z, points [P, 2] as row, column)."""
     z = float(_text(roi, 'imageZposition'))
-    points = [[int(_text(edge, 'yCoord')), int(_text(edge, 'xCoord'))] for edge in _children(roi, 'edgeMap')]
-    points = np.array(points, np.int32).reshape(-1, 2)
-    if not np.isfinite(z) or (points.size and not 0 <= points.min() <= points.max() < 1 << 14):
-        raise ValueError('a point outside any slice')
-    return _text(roi, 'inclusion').upper() != 'FALSE', z, points
+    edges = _children(roi, 'edgeMap')
+    if len(edges) > MAX_POINTS:
+        raise ValueError(f'{len(edges)} points; a contour has up to {MAX_POINTS}')
+    points = np.array([[int(_text(edge, name)) for name in ('yCoord', 'xCoord')] for edge in edges])
+    points = points.reshape(-1, 2)
+    if not abs(z) < MAX_MM or (points.size and not 0 <= points.min() <= points.max() < SLICE_SIZE):
+        raise ValueError(f'a point outside of any slice, whose pixels are 0 .. {SLICE_SIZE - 1}')
+    return _text(roi, 'inclusion').upper() != 'FALSE', z, points.astype(np.int32)
 
 
 def _ratings(nodule):
@@ -63,7 +69,7 @@ def _ratings(nodule):
     values = []
     for name in RATINGS:
         texts = [_text(part, name) for part in _children(nodule, 'characteristics')]
-        values.append(float(texts[0]) if texts and texts[0].isdigit() else np.nan)
+        values.append(float(texts[0]) if texts and texts[0] in _RATED else np.nan)
     return values
 
 
@@ -104,6 +110,8 @@ def _parse(path):
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refuse
     try:
+        if not path.is_file():
+            raise UserError(f'{path}: not a file')  # reading a pipe may never end
         if (size := path.stat().st_size) > MAX_BYTES:
             raise UserError(f'{path}: {size} bytes; files of readings have at most {MAX_BYTES}')
         parser.Parse(path.read_bytes(), True)
@@ -111,4 +119,8 @@ def _parse(path):
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     except xml.parsers.expat.ExpatError as error:
         raise UserError(f'{path}: not whole XML ({error}); copy or download it again') from error
+    except (LookupError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: its encoding is not read ({error}); store it as UTF-8') from error
     return builder.close()
