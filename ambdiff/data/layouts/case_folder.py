@@ -179,8 +179,10 @@ class Source(source.Source):
                 _log.warning('%s', line)
             if len(unread) > _SHOWN:
                 _log.warning('%s: %d more files are not read', root, len(unread) - _SHOWN)
-            for note, count in found.notes.items():
+            for note, count in list(found.notes.items())[:_SHOWN]:
                 _log.warning('%s: %s: %s in %d of %d examples', root, split, note, count, len(self))
+            if len(found.notes) > _SHOWN:
+                _log.warning('%s: %s: %d more notes; data.check lists them', root, split, len(found.notes) - _SHOWN)
         else:
             _log.warning(
                 '%s: %s needs %d MiB, so cases are read again in every epoch; this is slow for volumes',

@@ -34,8 +34,7 @@ _COLUMNS = {
 _MAX_TEXT = 1 << 16  # characters of one value
 _STEPS = 1000  # of SQLite's machine between two looks at how many there were
 _STEPS_BYTE, _FREE_STEPS = 50, 10_000_000  # a file may take so many a byte, and so many more
-_ALLOWED = np.zeros(256, bool)
-_ALLOWED[list(b'0123456789,\n')] = True
+_ENDS = np.frombuffer(b',\n', np.uint8)
 
 # (inclusion, z in mm, points int [P, 2] as row, column)
 Contour = tuple[bool, float, np.ndarray]
@@ -193,7 +192,7 @@ def _contours(rows, check):
     contours = collections.defaultdict(list)
     if not kept:
         return contours
-    # One parse of all text is ten times faster than one a contour.
+    # One parse of all text is far faster than one a contour.
     ends = np.cumsum([points for *_, points in kept])
     points = _parsed(','.join(texts), int(ends[-1]))
     if points is None:
@@ -206,10 +205,17 @@ def _contours(rows, check):
 
 def _parsed(text, count):
     """int32 [count, 2] as row, column of the text 'column,row' a line or comma; None where it is not that."""
-    if not text.isascii() or not _ALLOWED[np.frombuffer(text.encode(), np.uint8)].all():
+    if not text.isascii():
         return None
-    parts = text.replace('\n', ',').split(',')
-    if len(parts) != 2 * count or not all(parts) or max(map(len, parts)) > 9:
+    data = np.frombuffer(text.encode(), np.uint8)
+    ends = np.append(np.flatnonzero((data < ord('0')) | (data > ord('9'))), len(data))
+    digits = np.diff(ends, prepend=-1) - 1
+    if (
+        len(ends) != 2 * count
+        or not 1 <= digits.min() <= digits.max() <= 3
+        or not np.isin(data[ends[:-1]], _ENDS).all()
+    ):
         return None
-    points = np.array(parts, np.int32).reshape(-1, 2)[:, ::-1]
+    place = lambda back: np.where(digits >= back, data[ends - back].astype(np.int32) - ord('0'), 0)
+    points = (place(1) + 10 * place(2) + 100 * place(3)).reshape(-1, 2)[:, ::-1]
     return points if points.max() < SLICE_SIZE else None

@@ -14,6 +14,7 @@ A split of the builder is one subject, with all its visits; `open_split` puts fo
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -123,7 +124,7 @@ def axial(volume: Volume, where: pathlib.Path) -> Volume:
     values = nibabel.orientations.apply_orientation(volume.values, change)
     affine = volume.affine @ nibabel.orientations.inv_ornt_aff(change, volume.values.shape[:3])
     spacing = tuple(float(s) for s in nibabel.affines.voxel_sizes(affine))
-    return Volume(values, units=volume.units, spacing=spacing, affine=affine)
+    return Volume(values, units=volume.units, spacing=spacing, affine=affine, notes=volume.notes)
 
 
 def read_visit(files: dict[str, pathlib.Path], kind: str = 'percentile') -> tuple[Volume, np.ndarray]:
@@ -142,7 +143,8 @@ def read_visit(files: dict[str, pathlib.Path], kind: str = 'percentile') -> tupl
             )
     masks = [volumes[name].values[..., 0] for name in ('mask1', 'mask2')]
     image = np.concatenate([volumes[name].values for name in SEQUENCES], -1)
-    unit = dataclasses.replace(first, values=intensity.to_unit(image, kind))
+    notes = tuple(f'{files[name].name}: {note}' for name, volume in volumes.items() for note in volume.notes)
+    unit = dataclasses.replace(first, values=intensity.to_unit(image, kind), notes=notes)
     return unit, np.stack(masks, 1)
 
 
@@ -216,6 +218,8 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
         """The slices of a visit in which a rater drew, as they are stored."""
         config = self.builder_config
         volume, masks = read_visit(config.visits[subject, visit], config.intensity)
+        for note in volume.notes:
+            logging.getLogger(__name__).warning('ms_mri: %s', note)
         size = config.image_size
         drawn = np.flatnonzero(masks.any((1, 2, 3)))
         if not len(drawn):
