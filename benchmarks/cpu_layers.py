@@ -1,9 +1,8 @@
-"""The two layers that training on a CPU spends its time in: our forms beside the plain ones.
+"""GroupNorm on a CPU: ours (models/layers.py) beside flax.linen's.
 
   python benchmarks/cpu_layers.py [--rounds=15]
 
-Forward and backward pass of a 3x3 convolution (XLA's own weight gradient against models/cpu_conv.py) and of GroupNorm
-(flax.linen's against models/layers.py), interleaved, medians in milliseconds and their ratio.
+Forward and backward pass, interleaved, medians in milliseconds and their ratio.
 """
 
 import argparse
@@ -15,15 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ambdiff.models import cpu_conv, layers
+from ambdiff.models import layers
 
-# [B, H, W, Cin] and Cout of the small config's levels and of their concatenated inputs.
-CONVOLUTIONS = [((16, 16, 16, 64), 64), ((16, 16, 16, 192), 64), ((16, 8, 8, 128), 128), ((16, 32, 32, 32), 32)]
+# [B, H, W, C] of the small config's levels and of their concatenated inputs.
 NORMS = [(16, 16, 16, 64), (16, 16, 16, 192), (16, 8, 8, 128), (16, 32, 32, 32)]
-
-
-def plain_conv(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 def compiled_gradient(function, *arguments):
@@ -55,12 +49,6 @@ def main():
     rounds = parser.parse_args().rounds
     print(f'{"layer":34} {"plain ms":>9} {"ours ms":>9} {"ratio":>6}')
     key = jax.random.key(0)
-    for shape, features in CONVOLUTIONS:
-        x, kernel = jax.random.normal(key, shape), jax.random.normal(key, (3, 3, shape[-1], features))
-        ms = compare(rounds, {'plain': plain_conv, 'ours': cpu_conv.conv3x3}, x, kernel)
-        print(
-            f'conv {shape!s:22} -> {features:<3} {ms["plain"]:9.2f} {ms["ours"]:9.2f} {ms["plain"] / ms["ours"]:6.2f}'
-        )
     for shape in NORMS:
         x, scale, bias = jax.random.normal(key, shape), jnp.ones(shape[-1]), jnp.zeros(shape[-1])
         functions = {

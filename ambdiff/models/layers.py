@@ -12,8 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ambdiff.models import cpu_conv
-
 Array = jax.Array
 
 
@@ -63,8 +61,6 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         if self.size == 1 and self.stride == 1:
             y = jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
-        elif (self.size, self.stride) == (3, 1) and jax.default_backend() == 'cpu':
-            y = cpu_conv.conv3x3(x, kernel)
         else:
             pad = (self.size // 2, self.size // 2)
             y = jax.lax.conv_general_dilated(
