@@ -102,7 +102,7 @@ def save_safetensors(
     """
     flat = traverse_util.flatten_dict(params, sep='/')
     with np.errstate(over='ignore'):  # told by name just below
-        typed = lambda name, v: np.ascontiguousarray(v, np.asarray(v).dtype if _of_state(name) else dtype)
+        typed = lambda name, v: np.asarray(v, None if _of_state(name) else dtype, order='C')
         tensors = {name: typed(name, v) for name, v in flat.items()}
     for name, tensor in tensors.items():
         if reason := damage(name, tensor):
