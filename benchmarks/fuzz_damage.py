@@ -46,6 +46,8 @@ def png_chunks(data, rng):
         (size,) = struct.unpack_from('>I', data, place)
         chunks.append([data[place + 4 : place + 8], bytearray(data[place + 8 : place + 8 + size])])
         place += 12 + size
+    if not chunks or len(chunks[0][1]) < 13:  # damaged before
+        return some_bytes(data, rng)
     for _ in range(rng.integers(1, 4)):
         kind, chunk = rng.random(), chunks[rng.integers(len(chunks))]
         if kind < 0.4:

@@ -228,8 +228,9 @@ def tree(folder, rng, layout):
         elif kind < 0.6:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif kind < 0.8:
-            link = path.parent / f'image{"/" * 0}_{int(rng.integers(9))}.png'
-            link.symlink_to(other) if not link.is_symlink() else None
+            link = path.parent / str(rng.choice(['image.png', 'mask_c.png', 'mask_d', 'other']))
+            if not (link.exists() or link.is_symlink()):
+                link.symlink_to(other)
         elif path.is_file():
             path.write_bytes(bytes(rng.choice([b'', b'II*\0', b'\x1f\x8b', b'{}', bytes(132) + b'DICM'])))
     return folder

@@ -215,20 +215,32 @@ def test_smaller_copies_among_the_pages_are_no_slices(tmp_path):
     assert images.read(path).values.shape == (1, 6, 8, 1)
 
 
-def test_pages_that_share_their_bytes_and_endless_pages_are_refused_before_decoding(tmp_path, monkeypatch):
+def test_pages_that_claim_more_than_there_is_are_refused_before_decoding(tmp_path, monkeypatch):
     page = np.zeros((64, 64), np.uint8)
-    path = write_tiff(tmp_path / 'a.tif', *[page] * 3)
-    np.testing.assert_array_equal(images.read(path).values.shape, (3, 64, 64, 1))
-    data = bytearray(path.read_bytes())
-    for start in (data.index(struct.pack('<HHI', 273, 4, 1)), data.rindex(struct.pack('<HHI', 273, 4, 1))):
-        data[start + 8 : start + 12] = struct.pack('<I', 8)
-    data = data[:8] + data[8 + 64 * 64 :]  # the first page's bytes are gone: fewer than three pages claim
+    assert images.read(write_tiff(tmp_path / 'a.tif', *[page] * 3)).values.shape == (3, 64, 64, 1)
     monkeypatch.setattr(Image.Image, 'load', lambda *_: pytest.fail('decoded'))
-    (tmp_path / 'b.tif').write_bytes(write_tiff(tmp_path / 'b.tif', page, t279=(4, 1 << 20)).read_bytes())
-    with pytest.raises(UserError, match=r'b\.tif: its 1 page claim more bytes than the file holds'):
-        images.read(tmp_path / 'b.tif')
-    with pytest.raises(UserError, match=r'c\.tif: has more than 4096 pages'):
-        images.read(write_tiff(tmp_path / 'c.tif', *[np.zeros((1, 1), np.uint8)] * (tiff.MAX_PAGES + 1)))
+    claims = {
+        'b': write_tiff(tmp_path / 'b.tif', page, t279=(4, 1 << 20)),
+        'c': write_tiff(tmp_path / 'c.tif', page, *[page[:1]] * 2, t257=(3, 64), t273=(4, 8), t279=(4, 1)),
+        'd': write_tiff(tmp_path / 'd.tif', *[page] * 2, t259=(3, 8), t279=(4, 6000)),
+    }
+    for path in claims.values():
+        with pytest.raises(UserError, match='claim more bytes than the file holds'):
+            images.read(path)
+    with pytest.raises(UserError, match=r'e\.tif: has more than 4096 pages'):
+        images.read(write_tiff(tmp_path / 'e.tif', *[np.zeros((1, 1), np.uint8)] * (tiff.MAX_PAGES + 1)))
+
+
+def test_a_jpeg_of_scans_without_end_is_refused_before_decoding(tmp_path, monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+    noise.save(tmp_path / 'a.jpg', progressive=True)
+    data = (tmp_path / 'a.jpg').read_bytes()
+    assert images.read(tmp_path / 'a.jpg').values.shape == (1, 64, 64, 1)
+    scan = data[data.rindex(b'\xff\xda') : -2]
+    (tmp_path / 'a.jpg').write_bytes(data[:-2] + scan * 200 + data[-2:])
+    monkeypatch.setattr(Image.Image, 'load', lambda *_: pytest.fail('decoded'))
+    with pytest.raises(UserError, match=r'a\.jpg: a JPEG of 2\d\d scans'):
+        images.read(tmp_path / 'a.jpg')
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])

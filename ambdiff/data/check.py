@@ -34,16 +34,16 @@ def examine(data) -> tuple[dict, dict, list[str]]:
         except Faulty as error:
             faults |= dict.fromkeys(map(_line, error.faults))
             continue
-        except UserError as error:
-            faults[_line(error)] = None
+        except Exception as error:  # a stranger's file can break a reader in any way: told, and the rest goes on
+            faults[_fault(f'{split}: the data', error)] = None
             continue
         survey, pictures[split] = Survey(data.num_classes), []
         chosen = set(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int).tolist())
         for row in tqdm(range(len(source)), desc=split, unit=' cases', mininterval=_seconds()):
             try:
                 found = source[row]
-            except Exception as error:  # a stranger's file can break a reader in any way: told, and the rest goes on
-                faults[_fault(split, row, error)] = None
+            except Exception as error:
+                faults[_fault(f'{split}: example {row}', error)] = None
                 chosen.add(row + 1)  # the next one stands in
                 continue
             survey.add(found)
@@ -57,11 +57,9 @@ def examine(data) -> tuple[dict, dict, list[str]]:
     return surveys, pictures, [*faults, *(f'leak: {line}' for line in leaks(surveys))]
 
 
-def _fault(split, row, error):
-    """A line on an example that cannot be read."""
-    if isinstance(error, UserError):
-        return _line(error)
-    return _line(f'{split}: example {row} cannot be read ({type(error).__name__}: {error})')
+def _fault(what, error):
+    """A line on what cannot be read."""
+    return _line(error if isinstance(error, UserError) else f'{what} cannot be read ({type(error).__name__}: {error})')
 
 
 def _line(fault):

@@ -154,7 +154,7 @@ def _case(name, folder, images, masks, others):
         fault = f'{folder}: no file mask_*.*; a case has one a rater (an empty mask is an answer, no file is none)'
     elif twice := [mask for mask, rater in zip(masks, raters, strict=True) if raters.count(rater) > 1]:
         fault = f'{twice[1]}: the same rater as {twice[0].name}; keep one of them'
-    return Case(name, images[0] if len(images) == 1 else None, tuple(masks), fault, tuple(others))
+    return Case(name, images[0] if len(images) == 1 else None, tuple(masks), fault, () if fault else tuple(others))
 
 
 def read(case: Case, data) -> Read:

@@ -35,6 +35,7 @@ COLOUR = 'colour converted to luminance'
 _GREY = ('1', 'L', 'I', 'F', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 _COLOURS = ('RGB', 'RGBA', 'LA', 'La', 'P', 'PA')
 _CONVERTED = ('CMYK', 'YCbCr')
+_MAX_SCANS = 100
 _EXIF = ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp')
 # What undoes the turn that Pillow makes of a TIFF when it is decoded, by orientation.
 _UNDO = {
@@ -130,6 +131,8 @@ def read_page(
       Exception: Pillow's own, of what it cannot decode.
     """
     notes = []
+    if image.info.get('progressive'):
+        _check_scans(path, image)
     raw = _raw_mode(image)
     count = 1 if page else getattr(image, 'n_frames', 1)
     if count > 1:
@@ -175,6 +178,18 @@ def read_page(
         notes.append(COLOUR)
         values = np.asarray(Image.fromarray(np.ascontiguousarray(values)).convert('L'))[..., None]
     return values, notes, orientation, 255
+
+
+def _check_scans(path, image):
+    """Refuses a progressive JPEG whose scans, a few bytes each, go over the whole image again and again."""
+    place, count, last = image.fp.tell(), 0, b''
+    image.fp.seek(0)
+    while block := image.fp.read(1 << 20):
+        count += (last + block).count(b'\xff\xda')  # within a scan 255 is always followed by 0
+        last = block[-1:]
+    image.fp.seek(place)
+    if count > _MAX_SCANS:
+        raise UserError(f'{path}: a JPEG of {count} scans, where a dozen is usual; store it again')
 
 
 def _raw_mode(image):

@@ -18,7 +18,10 @@ _SIZES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # types of tags that hold whole numb
 # What is read of a page: {tag: (name, what is meant where it is not there)}.
 _TAGS = {
     254: ('subfile', (0,)),
+    256: ('columns', (0,)),
+    257: ('rows', (0,)),
     258: ('bits', (1,)),
+    259: ('packing', (1,)),
     262: ('photometric', (0,)),
     274: ('orientation', (1,)),
     277: ('samples', (1,)),
@@ -37,11 +40,15 @@ class Page:
 
     subfile: bit 0 a smaller copy, bit 2 a mask of transparency. bits, format: of a sample. photometric: 0 min-is-white.
     orientation: 1 .. 8 as EXIF counts. extra: 0 unspecified, 1 premultiplied alpha, 2 alpha. stored: bytes of parts.
+    packing: 1 none.
     """
 
     number: int
     subfile: tuple[int, ...]
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
     bits: tuple[int, ...]
+    packing: tuple[int, ...]
     photometric: tuple[int, ...]
     orientation: tuple[int, ...]
     samples: tuple[int, ...]
@@ -49,6 +56,13 @@ class Page:
     planar: tuple[int, ...]
     extra: tuple[int, ...]
     format: tuple[int, ...]
+
+    def needs(self, size: int) -> int:
+        """Bytes of a file of `size` bytes that the page is decoded from."""
+        if self.packing[0] != 1:
+            return sum(self.stored) or size
+        bits = sum(self.bits) if len(self.bits) > 1 else self.bits[0] * self.samples[0]
+        return max(sum(self.stored), self.rows[0] * (self.columns[0] * bits // 8))
 
     def what(self) -> str:
         """What the page holds, in words: '64-bit floats'."""
@@ -70,7 +84,7 @@ def pages(path: pathlib.Path, file: BinaryIO) -> list[Page]:
         found = _chain(path, file, size)
     except (struct.error, IndexError) as error:
         raise UserError(f'{path}: truncated or damaged (in its tags); copy or export it again') from error
-    if sum(sum(page.stored) for page in found) > size:
+    if sum(page.needs(size) for page in found) > size:
         raise UserError(
             f'{path}: its {len(found)} page{"s" if len(found) > 1 else ""} claim more bytes than the file holds; '
             'truncated or damaged, or pages share their bytes: export it again'
