@@ -1,7 +1,8 @@
 # make demo   train, sample and evaluate on simulated CT images with real outlines; minutes on a CPU
 # make test   every test
+# make test-newest   every test, with the newest versions that setup.cfg allows instead of constraints.txt
 # make lint   ruff, as it runs before a commit;  make format  lets ruff rewrite
-# make clean  removes .venv and caches; runs/ and data/ stay
+# make clean  removes .venv, .venv-newest and caches; runs/ and data/ stay
 #
 # Each target makes .venv and installs by itself: Python 3.11 or newer and make are all it takes.
 # Another interpreter: make test PYTHON=/path/to/python3.12
@@ -12,10 +13,11 @@ PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSTRAINTS := --constraint constraints.txt
 DEMO := runs/demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean
+.PHONY: demo test test-newest lint format clean
 
 demo: $(STAMP)
 	@echo "demo: training, sampling and evaluating into $(DEMO)"
@@ -25,6 +27,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-newest:
+	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
 lint: $(STAMP)
 	@echo "lint: ruff check, ruff format --check"
@@ -36,11 +41,11 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 clean:
-	@echo "clean: removing $(VENV), caches and build leftovers"
-	@rm -rf $(VENV) .cache .pytest_cache .ruff_cache build dist *.egg-info
+	@echo "clean: removing $(VENV), .venv-newest, caches and build leftovers"
+	@rm -rf $(VENV) .venv-newest .cache .pytest_cache .ruff_cache build dist *.egg-info
 	@find ambdiff configs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: ambdiff needs Python 3.11 or newer; python3 here is" \
 	  "$$(python3 --version 2>&1 || echo missing). Install a newer one, or name it:" \
 	  "make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -50,5 +55,5 @@ $(STAMP): setup.cfg pyproject.toml
 	  "module; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	@echo "install: $(VENV) with $$($(PYTHON) --version); about 1 GB, a minute or two"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@

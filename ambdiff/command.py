@@ -25,12 +25,6 @@ def fail(message: object) -> int:
     return 2
 
 
-def interrupted(message: str) -> int:
-    """Says in one line on stderr that a command was interrupted and how to go on; returns exit status 130."""
-    print(f'ambdiff: interrupted{": " if message else ""}{message}', file=sys.stderr)
-    return 130
-
-
 def define_config() -> None:
     """Defines the flag --config of a command that takes a file of configs/ and fields of it."""
     config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE.py:VARIANT.', lock_config=True)

@@ -14,6 +14,7 @@ input, so summing the four kernels gives the same function of the image once: `f
 import json
 import logging
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 import safetensors
 from absl import app, flags
 
-from ambdiff import command, methods, optim
+from ambdiff import command, methods, optim, signals
 from ambdiff.errors import UserError
 from ambdiff.methods.kit.contract import Weights
 from ambdiff.models.gaussian_encoder import GaussianEncoder
@@ -315,7 +316,7 @@ def main() -> None:
             return command.fail(f'cannot write {output.value}: {error}')
         return 0
 
-    app.run(run, flags_parser=command.parse_flags)
+    sys.exit(signals.run(lambda: app.run(run, flags_parser=command.parse_flags), 'nothing is written'))
 
 
 if __name__ == '__main__':

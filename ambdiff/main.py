@@ -1,5 +1,10 @@
 """python -m ambdiff.main --config=configs/lidc.py [--workdir=DIR] [--mode=train_and_evaluate|train|evaluate]."""
 
+from ambdiff import signals
+
+if __name__ == '__main__':
+    signals.at_start()
+
 import logging
 import os
 import pathlib
@@ -34,9 +39,14 @@ def run(argv: list[str]) -> int:
     command.log(logging.INFO)
     sys.unraisablehook = _unraisable
     # Heavy imports come after the flags are known to be good, so that a typing mistake is told at once.
-    import jax
+    with signals.importing():
+        import jax
 
-    from ambdiff.runtime import hosts
+        from ambdiff import evaluate, train  # noqa: F401  what `_work` imports again
+        from ambdiff.runtime import hosts
+
+        if flags.FLAGS.config.data.builder:
+            import tensorflow_datasets  # noqa: F401  takes seconds as well
 
     several = _MULTIHOST.value or any(flag.value is not None for flag in (_ADDRESS, _PROCESSES, _PROCESS))
     if several:
@@ -52,16 +62,17 @@ def run(argv: list[str]) -> int:
     workdir = pathlib.Path(_WORKDIR.value or command.default_workdir())
     try:
         status = _work(config, workdir)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if not several:
             raise
         # The usual end of a process whose peers are gone: its part of a collective fails.
-        if not isinstance(error, jax.errors.JaxRuntimeError):
+        if not isinstance(error, jax.errors.JaxRuntimeError | KeyboardInterrupt):
             traceback.print_exc()
-        status = 1
+        status = signals.status(error) if isinstance(error, KeyboardInterrupt) else 1
+        reason = ' '.join(str(error).split())[:200] or type(error).__name__
         command.fail(
-            f'process {jax.process_index()} of {jax.process_count()} stops ({" ".join(str(error).split())[:200]}): if '
-            'another one was lost, start all of them again; the run goes on from its newest checkpoint'
+            f'process {jax.process_index()} of {jax.process_count()} stops ({reason}): if another one was lost, start '
+            'all of them again; the run goes on from its newest checkpoint'
         )
     if several and status:
         # An ordinary exit would wait for the others, who wait for this one.
@@ -88,14 +99,13 @@ def _work(config, workdir: pathlib.Path) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(f'cannot read or write below {workdir}: {error}')
-    except KeyboardInterrupt:
-        return command.interrupted('the same command goes on from the last checkpoint')
     return 0
 
 
 def main() -> None:
     """Entry point."""
-    app.run(run, flags_parser=command.parse_flags)
+    work = lambda: app.run(run, flags_parser=command.parse_flags)
+    sys.exit(signals.run(work, 'the same command goes on from the last checkpoint'))
 
 
 if __name__ == '__main__':

@@ -13,11 +13,11 @@ import contextlib
 import errno
 import logging
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
 # All else is imported once the flags are known to be good and interruptions are told in one line.
+from ambdiff import signals
 from ambdiff.errors import UserError
 from ambdiff.text import printable
 
@@ -182,33 +182,16 @@ def _plan(item, model, settings, chosen, output: _Output):
     return image
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what a scheduler sends before it kills."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    before = None
-    try:
-        with contextlib.suppress(ValueError):  # only the main thread may; others are not told of it
-            before = signal.signal(signal.SIGTERM, _terminate)
-        flags = parse_flags(sys.argv[1:] if argv is None else argv)
-        return _run(flags)
-    except KeyboardInterrupt as error:
-        line = 'ambdiff: interrupted: the same command goes on with the cases that are left'
-        print(line, file=sys.stderr)
-        return 143 if isinstance(error, _Terminated) else 130
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number, frame) -> None:
-    raise _Terminated
+    work = lambda: _run(parse_flags(sys.argv[1:] if argv is None else argv))
+    return signals.run(work, 'the same command goes on with the cases that are left')
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from ambdiff import command
+    with signals.importing():
+        from ambdiff import command
+        from ambdiff.prediction import flow, model  # noqa: F401  what `predict` imports again
 
     command.log(logging.ERROR)
     command.keep_compiled()

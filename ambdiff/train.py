@@ -251,6 +251,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         hosts.meet('the workdir is there')
         with faults.only_run(workdir), Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
             rollbacks = faults.Rollbacks(config.train)
+            rollbacks.know_data(run.rows.source, config.data)
             step = checkpointer.tidy()
             while True:
                 state = run.start() if step is None else run.restore(checkpointer, step)
@@ -289,6 +290,7 @@ def _loop(run: _Setup, state, checkpointer, writer, rollbacks, termination) -> b
     """Steps until the last one or a SIGTERM; raises faults.BadStep."""
     config, train = run.config, run.config.train
     start, alone = int(state.step), jax.process_count() == 1
+    termination.begin()
     speed = flops.Meter(flops.of(run.step_fn) * train.accumulation_steps, train.batch_size)
     rate = optim.learning_rate(config.optim, train.num_steps)
     window: list[dict[str, float]] = []

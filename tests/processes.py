@@ -10,8 +10,14 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(arguments: list[str], processes: int = 1, devices: int = 1, log: pathlib.Path | None = None):
-    """The running processes; what process i says goes to the file <log>.<i>."""
+def start(
+    arguments: list[str],
+    processes: int = 1,
+    devices: int = 1,
+    log: pathlib.Path | None = None,
+    module: str = 'ambdiff.main',
+):
+    """The running processes of a module; what process i says goes to the file <log>.<i>."""
     several = []
     if processes > 1:
         with socket.socket() as free:
@@ -23,7 +29,7 @@ def start(arguments: list[str], processes: int = 1, devices: int = 1, log: pathl
     for number in range(processes):
         which = [*several, f'--process_id={number}'] if several else []
         with open(f'{log}.{number}', 'a') as said:
-            command = [sys.executable, '-m', 'ambdiff.main', *arguments, *which]
+            command = [sys.executable, '-m', module, *arguments, *which]
             running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said))
     return running
 

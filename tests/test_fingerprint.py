@@ -43,6 +43,28 @@ def test_what_changed_came_and_went_is_told_by_name(root):
     assert lines[1:] == ['new: case1/mask_3.png', 'gone: case1/mask_2.png', 'changed: case0/mask_1.png']
 
 
+def test_a_run_goes_on_with_its_data_alone_or_knowingly(root, caplog):
+    before = of(root)
+    fingerprint.check(before, of(root), accepted=False)
+    shutil.copy(root / 'case0' / 'mask_0.png', root / 'case0' / 'mask_1.png')
+    with pytest.raises(UserError, match=r'changed: case0/mask_1\.png.*--config\.data\.accept_changes=True'):
+        fingerprint.check(before, of(root), accepted=False)
+    assert not caplog.text
+    fingerprint.check(before, of(root), accepted=True)
+    assert 'changed: case0/mask_1.png' in caplog.text
+
+
+def test_large_data_that_was_copied_is_told_and_taken_but_not_with_other_sizes(root, monkeypatch, caplog):
+    monkeypatch.setattr(fingerprint, 'CONTENT_BYTES', 10)
+    before = of(root)
+    os.utime(root / 'case0' / 'image.png', (0, 0))
+    fingerprint.check(before, of(root), accepted=False)
+    assert 'modified since (by its time or size): case0/image.png' in caplog.text
+    (root / 'case0' / 'image.png').write_bytes((root / 'case0' / 'image.png').read_bytes() + b' ')
+    with pytest.raises(UserError, match='is not what the run began with'):
+        fingerprint.check(before, of(root), accepted=False)
+
+
 def test_large_data_counts_by_size_and_time(root, monkeypatch):
     monkeypatch.setattr(fingerprint, 'CONTENT_BYTES', 10)
     before = of(root)

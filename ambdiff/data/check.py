@@ -15,7 +15,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from ambdiff import command
+from ambdiff import command, signals
 from ambdiff.errors import UserError
 
 _PICTURES = 8  # a split, evenly spaced
@@ -117,8 +117,6 @@ def run(argv: list[str]) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(f'{folder}: cannot be written (--output): {error.strerror or error}')
-    except KeyboardInterrupt:
-        return command.interrupted('nothing is written')
     return command.fail(f'{_count(faults)}, listed above (--strict)') if faults and flags.FLAGS.strict else 0
 
 
@@ -128,7 +126,7 @@ def main() -> None:
     # Defined here, since other programs have flags of these names.
     flags.DEFINE_bool('strict', False, 'Exit status 2 where any file is faulty or a split leaks.')
     flags.DEFINE_string('output', None, 'Where the page goes; default runs/<config name>/data.')
-    app.run(run, flags_parser=command.parse_flags)
+    sys.exit(signals.run(lambda: app.run(run, flags_parser=command.parse_flags), 'start it again'))
 
 
 if __name__ == '__main__':

@@ -9,11 +9,14 @@ those of one folder stand together. Computed data has no files and never changes
 """
 
 import hashlib
+import logging
 import pathlib
 from collections.abc import Iterable
 
 from ambdiff.data.source import Source
 from ambdiff.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 CONTENT_BYTES = 1 << 28  # read in about a second
 _ENTRIES = 1000
@@ -74,6 +77,33 @@ def changes(before: Fingerprint, now: Fingerprint) -> list[str]:
         if len(names) > _SHOWN:
             lines.append(f'{kind}: {len(names) - _SHOWN} more')
     return lines
+
+
+def check(before: Fingerprint, now: Fingerprint, accepted: bool) -> None:
+    """Sees that a run goes on with the data that it began with.
+
+    Large files that were only touched, as a copy's are, are told and taken.
+
+    Args:
+      before: the fingerprint that the run's checkpoint keeps.
+      now: the present one.
+      accepted: go on with other data as well, and say so.
+
+    Raises:
+      UserError: the data is another; it says what changed, and the cures.
+    """
+    lines = '; '.join(changes(before, now))
+    if not lines:
+        return
+    same = lambda what: before[what] == now[what]
+    touched = before['by'] == now['by'] == 'time' and same('files') and same('bytes')
+    if accepted or (touched and before['entries'].keys() == now['entries'].keys()):
+        logger.warning('the training data is not as it was when the run began (%s)', lines)
+        return
+    raise UserError(
+        f'the training data is not what the run began with ({lines}): put it back, begin anew in another --workdir, or '
+        'go on knowingly with --config.data.accept_changes=True'
+    )
 
 
 def _name(path, root):

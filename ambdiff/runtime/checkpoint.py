@@ -37,14 +37,16 @@ _ITEMS = ('state', 'ema', 'config', 'record')
 # Groups that a run must share with the one it goes on from.
 _RESUMED = ('data', 'model', 'diffusion', 'method', 'optim', 'seed', 'train')
 # What may change between one part of a run and the next: nothing that a step depends on, but its number.
-_FREE = {'data.build_dir'} | {
+_FREE = {'data.build_dir', 'data.accept_changes'} | {
     f'train.{name}'
     for name in ('num_steps', 'log_every', 'checkpoint_every', 'keep_checkpoints', 'sample_every', 'sample_images')
 }
-_FREE |= {'train.max_rollbacks', 'train.spike_factor'}
+_FREE |= {'train.max_rollbacks', 'train.spike_factor', 'model.remat'}
+# And where data lies, for a run that knows its data by what it holds (data/fingerprint.py).
+_KNOWN = {'data.path'}
 
 
-def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list[str]:
+def _differences(saved: dict, config: ml_collections.ConfigDict, groups, free=_FREE) -> list[str]:
     """Fields of these groups whose value differs, as 'group.field: saved -> now'.
 
     A field that came after the checkpoint was written counts as its default: what was done before it.
@@ -53,7 +55,7 @@ def _differences(saved: dict, config: ml_collections.ConfigDict, groups) -> list
     now = flat(json.loads(config.to_json()))
     saved = {**flat(json.loads(default(saved['method']['name']).to_json())), **flat(saved)}
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
-    return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in _FREE]
+    return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in free]
 
 
 def _restore(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, **items):
@@ -140,6 +142,10 @@ class Checkpointer:
           UserError: this or the one before could not be written.
         """
         self.wait()
+        if not self.folder.is_dir():
+            raise UserError(
+                f'{self.folder} has gone while the run was going: put it back and start again, or in another --workdir'
+            )
         self._saving = step
         try:
             self._manager.save(
@@ -184,7 +190,8 @@ class Checkpointer:
           UserError: the run was started with another config.
         """
         saved = _restore(self._manager, self.folder, step, config=ocp.args.JsonRestore())
-        changed = _differences(saved['config'], config, _RESUMED)
+        free = _FREE | _KNOWN if self.record(step).get('data') else _FREE
+        changed = _differences(saved['config'], config, _RESUMED, free)
         if changed:
             raise UserError(
                 f'{self.folder.parent} holds a run with another config ({"; ".join(changed)}): '

@@ -1,8 +1,9 @@
 """What a run does when something goes wrong: a signal, a second run, a loss that is not finite or leaps.
 
 A bad step takes the run back to its last good checkpoint, and the batch of that step is skipped from then on. If the
-run goes bad again at once, the batches before are suspected as well: 2, 4, 8 .. of them are skipped. The skip list and
-the losses that a leap is told by are saved with the state, so that an interrupted run still ends like a whole one.
+run goes bad again at once, the batches before are suspected as well: 2, 4, 8 .. of them are skipped. The skip list, the
+losses that a leap is told by and what the data held are saved with the state, so that an interrupted run still ends
+like a whole one.
 """
 
 import contextlib
@@ -11,9 +12,12 @@ import pathlib
 import signal
 from collections import deque
 
+import jax
 import ml_collections
 
 from ambdiff import files
+from ambdiff.data import fingerprint
+from ambdiff.data.source import Source
 from ambdiff.errors import UserError
 from ambdiff.runtime import hosts
 
@@ -22,16 +26,26 @@ _REMEMBERED, _NEEDED = 100, 20
 
 
 class Termination:
-    """Notes SIGTERM while it is entered, so that the loop can save before it stops."""
+    """Notes SIGTERM from `begin` on while it is entered, so that the loop can save before it stops.
+
+    Before that there is nothing to save, and the signal does what it did before. Of several processes each notes it
+    from the start: one that ended by itself would leave the others waiting.
+    """
 
     def __init__(self):
         self.asked = False
         self._previous = None
 
     def __enter__(self):
-        with contextlib.suppress(ValueError):  # not in the main thread (a notebook, a test)
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+        if jax.process_count() > 1:
+            self.begin()
         return self
+
+    def begin(self) -> None:
+        """From now on a SIGTERM is noted."""
+        if self._previous is None:
+            with contextlib.suppress(ValueError):  # not in the main thread (a notebook, a test)
+                self._previous = signal.signal(signal.SIGTERM, self._note)
 
     def __exit__(self, *_):
         if self._previous is not None:
@@ -81,6 +95,14 @@ class Rollbacks:
         self.skipped: set[int] = set()  # numbers of batches
         self._width, self._last = 0, -1
         self._losses = deque(maxlen=_REMEMBERED)
+        self._data: fingerprint.Fingerprint = {}
+        self._accepts = False
+
+    def know_data(self, source: Source, data: ml_collections.ConfigDict) -> None:
+        """Takes the data that the config names for the run's: `record` keeps what it holds, `restore` compares."""
+        self._accepts = data.accept_changes
+        if hosts.is_main():
+            self._data = fingerprint.of(source, data)
 
     def record(self) -> dict:
         """What a checkpoint keeps of it, as JSON."""
@@ -90,10 +112,23 @@ class Rollbacks:
             'width': self._width,
             'last': self._last,
             'losses': list(self._losses),
+            'data': self._data,
         }
 
     def restore(self, record: dict) -> None:
-        """Goes on from a checkpoint; what this process has skipped since stays skipped. {}: from step 0."""
+        """Goes on from a checkpoint; what this process has skipped since stays skipped. {}: from step 0.
+
+        Raises:
+          UserError: the data is not what the run began with.
+        """
+        failed = None
+        if self._data and record.get('data'):
+            try:
+                fingerprint.check(record['data'], self._data, self._accepts)
+            except UserError as error:
+                failed = error
+        if hosts.from_main(failed is not None):
+            raise failed or UserError('the training data is not what the run began with: process 0 says what changed')
         self._losses = deque(record.get('losses', ()), maxlen=_REMEMBERED)
         self.skipped |= set(record.get('skipped', ()))
         if record.get('count', 0) > self.count:
@@ -133,7 +168,8 @@ class Rollbacks:
             kept = f'step {max(checkpoints)} is kept' if checkpoints else 'no checkpoint was saved yet'
             raise UserError(
                 f'{bad}, after {self.count} rollbacks (config.train.max_rollbacks); {kept}: lower '
-                'config.optim.learning_rate, or set config.optim.clip_norm, and start again'
+                'config.optim.learning_rate, or set config.optim.clip_norm, and start in another --workdir with '
+                '--config.checkpoint= naming this one'
             )
         batch = (bad.step - 1) // self._repeat
         self._width = 2 * self._width if self._width and batch <= self._last + 2 * self._width else 1

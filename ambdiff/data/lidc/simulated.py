@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ambdiff.data import built, splits
+from ambdiff.data import source as source_lib
 from ambdiff.data.example import SPLITS, Example
 from ambdiff.data.lidc import outlines, phantom
 from ambdiff.errors import UserError
@@ -101,7 +102,7 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
             bar.close()
 
 
-class Source:
+class Source(source_lib.Source):
     """Random access to the examples of a split, as `ambdiff.data.example` describes them.
 
     `patients` names each patient of the split once.
