@@ -34,6 +34,21 @@ def turn_back(x: Array, k: Array, axes: tuple[int, int] = (1, 2)) -> Array:
     return _pick(flip, jnp.flip(x, axes[0]), x)
 
 
+def count(upright: bool) -> int:
+    """How many symmetries there are; of images with a top only the mirror and none."""
+    return 2 if upright else 8
+
+
 def cycle(num_samples: int, upright: bool) -> Array:
-    """A symmetry [N] for each of N masks, every one in turn; of images with a top only the mirror."""
-    return jnp.arange(num_samples) % 2 * 2 if upright else jnp.arange(num_samples) % 8
+    """A symmetry [N] for each of N masks, every one in turn."""
+    return _of_number(jnp.arange(num_samples) % count(upright), upright)
+
+
+def draw(keys: Array, upright: bool) -> Array:
+    """A symmetry for each of the keys, of their shape, each of them equally likely."""
+    one = lambda key: jax.random.randint(key, (), 0, count(upright))
+    return _of_number(jax.vmap(one)(keys.reshape(-1)).reshape(keys.shape), upright)
+
+
+def _of_number(number: Array, upright: bool) -> Array:
+    return number * 2 if upright else number

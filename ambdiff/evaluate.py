@@ -62,7 +62,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     if counts and method.draws == 'dependent':
         raise UserError(
             'config.evaluate.sample_counts takes the first masks of a larger set, which needs independent ones: add '
-            '--config.sample.noise=independent --config.sample.symmetries=False'
+            '--config.sample.noise=independent'
         )
     split = config.evaluate.split
     source = sources.open_source(config.data, split)

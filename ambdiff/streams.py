@@ -15,3 +15,6 @@ PARAMETERS = _LAST - 2
 STARTS = _LAST
 LEVELS = _LAST - 1
 RESTARTS = _LAST - 2
+
+# The seed of noise that is the same for every image and run.
+SHARE = 0

@@ -201,6 +201,40 @@ def test_classes_become_channels_of_the_process_and_labels_of_the_samples():
     assert drawn.dtype == jnp.uint8 and drawn.shape == (2, 4, 16, 16) and set(np.unique(drawn)) <= {0, 1, 2}
 
 
+@pytest.fixture(scope='module')
+def independent():
+    """(method, parameters away from zero) with symmetries and independent noise, in one evaluation and in two."""
+    made = {}
+    for steps in (1, 2):
+        fields = {'sample.num_steps': steps, 'sample.num_samples': 4, 'sample.noise': 'independent'}
+        method = methods.create(tiny.config('unused', **fields))
+        params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
+        params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+        made[steps] = method, params
+    return made
+
+
+def test_an_independent_mask_is_the_same_however_many_are_drawn_in_whatever_parts(independent):
+    method, params = independent[2]
+    assert method.draws == 'independent' and method.evaluations == 1 + 8 / 4
+    keys = jax.random.split(jax.random.key(6), 4)
+    draw = jax.jit(lambda n, parts: method.sample(params, {}, BATCH['image'], keys, n, parts), static_argnums=(0, 1))
+    masks = np.asarray(draw(12, 1))
+    assert len({mask.tobytes() for mask in masks[0]}) > 1
+    np.testing.assert_array_equal(masks, draw(12, 6))
+    np.testing.assert_array_equal(masks[:, :3], draw(3, 1))
+
+
+def test_independent_masks_of_an_image_are_alike_in_distribution_and_tell_nothing_of_each_other(independent):
+    method, params = independent[1]
+    keys = jax.random.split(jax.random.key(7), 1000)
+    image = jnp.repeat(BATCH['image'][:1], len(keys), axis=0)
+    areas = np.asarray(jax.jit(lambda i, k: method.sample(params, {}, i, k, 4))(image, keys)).mean((2, 3))
+    error = areas.std() / np.sqrt(len(keys))
+    assert error > 0.003 and np.abs(areas.mean(0) - areas.mean()).max() < 3.5 * error
+    assert np.abs(np.corrcoef(areas.T) - np.eye(4)).max() < 0.11
+
+
 def test_with_symmetries_the_level_sets_of_an_image_come_from_one_share():
     """Sets of one map are nested; a network away from zero gives each orientation a map of its own otherwise."""
     fields = {'sample.num_steps': 1, 'sample.num_samples': 8}

@@ -15,9 +15,13 @@ The minimiser of (4) is the same for both targets, since cross-entropy is linear
 variance where x_t does not tell the raters apart (Xu et al. 2023, arXiv 2302.00670).
 
 Sampling runs the denoiser alone, from N starts an image (`diffusion/starts.py`). Start 'level_set' spends the first
-evaluation on the share p of raters that mark each pixel, and goes on from the noised set {p > level}. With symmetries,
-mask n of an image is drawn from the image under symmetry n mod 8 of the square, and p is the mean over the N
-evaluations, turned back: what a network's answer owes to the image's orientation averages out, at no cost.
+evaluation on the share p of raters that mark each pixel, and goes on from the noised set {p > level}.
+
+With symmetries, masks are drawn from the image under the eight symmetries of the square and turned back, so that what a
+network's answer owes to the image's orientation averages out. Noise 'stratified': the symmetries take turns over the N
+masks, and p is the mean over their N first evaluations, at no cost. Noise 'independent': every mask draws its symmetry,
+and p is the mean over all eight, each from one noise that never changes. So p is a function of the image, the N masks
+are independent draws given it, whatever N is, and the image costs eight evaluations in the place of the masks' first.
 """
 
 import dataclasses
@@ -69,6 +73,7 @@ class Sampling:
     eta: float
     num_steps: int
     noise: str
+    num_samples: int
     start: str
     level_time: float
     symmetries: bool
@@ -94,13 +99,20 @@ class CIMD(Method):
 
     @property
     def draws(self) -> Literal['independent', 'dependent']:
-        """Strata, and orientations that take turns, tie the masks of an image together."""
-        tied = self.sampling.noise == 'stratified' or self.sampling.symmetries
-        return 'dependent' if tied else 'independent'
+        """Strata, and symmetries that take turns, tie the masks of an image together."""
+        return 'dependent' if self.sampling.noise == 'stratified' else 'independent'
 
     @property
-    def evaluations(self) -> int:
-        """The level set's evaluation is one of them."""
+    def _share_of_image(self) -> bool:
+        """p is the image's, not the masks'."""
+        s = self.sampling
+        return s.start == 'level_set' and s.symmetries and s.noise == 'independent'
+
+    @property
+    def evaluations(self) -> float:
+        """The level set's evaluation is one of them; where it is the image's, the N masks share its cost."""
+        if self._share_of_image:
+            return self.sampling.num_steps - 1 + dihedral.count(self.upright) / self.sampling.num_samples
         return self.sampling.num_steps
 
     def _scaled(self, images: Array) -> Array:
@@ -188,15 +200,11 @@ class CIMD(Method):
     ) -> Array:
         """Draws N masks for each image."""
         del state
-        batch, height, width, _ = images.shape
-        shape = (height, width, self.process.num_channels)
+        shape = (*images.shape[1:3], self.process.num_channels)
         b, rows = self._scaled(images), masks.mask_keys(keys, num_samples)
-        k = jnp.zeros(num_samples, int)
-        if self.sampling.symmetries:
-            k = dihedral.cycle(num_samples, self.upright)
-        k = jnp.broadcast_to(k, (batch, num_samples))
-        noise = functools.partial(starts.noise, self.sampling.noise, keys, rows, shape=shape)
         # Of a row's streams 0 .. T - 1 are the sampler's steps.
+        k = self._symmetries(rows, self.process.num_steps + 2)
+        noise = functools.partial(starts.noise, self.sampling.noise, keys, rows, shape=shape)
         x = noise(streams.STARTS, self.process.num_steps)
         process, steps = self.process, self.sampling.num_steps
         if self.sampling.start == 'level_set':
@@ -219,6 +227,15 @@ class CIMD(Method):
 
         return masks.by_parts(draw, parts, b, k, x, rows)
 
+    def _symmetries(self, rows: Array, stream: int) -> Array:
+        """The symmetry [B, N] of each mask; rows: their keys, of which a drawn one takes this stream."""
+        if not self.sampling.symmetries:
+            return jnp.zeros(rows.shape, int)
+        if self.sampling.noise == 'stratified':
+            return jnp.broadcast_to(dihedral.cycle(rows.shape[1], self.upright), rows.shape)
+        streams_of = jax.vmap(jax.vmap(lambda row: jax.random.fold_in(row, stream)))
+        return dihedral.draw(streams_of(rows), self.upright)
+
     def _level_sets(self, params: Params, b: Array, k: Array, x: Array, keys: Array, parts: int) -> Array:
         """First masks [B, N, H, W] from one evaluation at t = T - 1 of noise x [B, N, H, W, C]."""
 
@@ -227,10 +244,18 @@ class CIMD(Method):
             last = jnp.full(len(x), self.process.num_steps - 1)
             return dihedral.turn_back(self.process.share(watched(self._denoise(params, turned, x, last))), k)
 
+        number = k.shape[1]
+        if self._share_of_image:
+            turns = dihedral.count(self.upright)
+            k = jnp.broadcast_to(dihedral.cycle(turns, self.upright), (len(b), turns))
+            fixed = jax.random.normal(jax.random.key(streams.SHARE), (turns, *x.shape[2:]))
+            x = jnp.broadcast_to(fixed, (len(b), *fixed.shape))
+            at_once = max(number // parts, 1)
+            parts = next(p for p in range(1, turns + 1) if turns % p == 0 and turns // p <= at_once)
         p = masks.by_parts(share, parts, b, k, x)
         if self.sampling.symmetries:
-            p = jnp.broadcast_to(p.mean(1, keepdims=True), p.shape)
-        levels = starts.levels(self.sampling.noise, keys, streams.LEVELS, x.shape[1])
+            p = jnp.broadcast_to(p.mean(1, keepdims=True), (len(b), number, *p.shape[2:]))
+        levels = starts.levels(self.sampling.noise, keys, streams.LEVELS, number)
         return starts.level_set(p, levels)
 
     def _noised(self, process: GaussianDiffusion, first: Array, k: Array, noise: Array) -> Array:
