@@ -45,7 +45,7 @@ clean:
 	@rm -rf $(VENV) .venv-newest .cache .pytest_cache .ruff_cache build dist *.egg-info
 	@find ambdiff configs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+$(STAMP): setup.py setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: ambdiff needs Python 3.11 or newer; python3 here is" \
 	  "$$(python3 --version 2>&1 || echo missing). Install a newer one, or name it:" \
 	  "make PYTHON=/path/to/python3.12" >&2; exit 1; }
