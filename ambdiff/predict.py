@@ -201,8 +201,8 @@ def _run(flags: argparse.Namespace) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(
-            f'cannot read {flags.input} or write below {flags.output} ({error}); then the same command goes on with '
-            'the cases that are left'
+            f'cannot read {flags.input} or write below {flags.output}: {error}; once that is mended, the same command '
+            'goes on with the cases that are left'
         )
 
 

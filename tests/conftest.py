@@ -55,9 +55,9 @@ def bright(monkeypatch):
     """A network that marks what is brighter than the middle, and leaves sample 0 empty; the crops it was given."""
     seen = []
 
-    def sample(model, settings, crops, numbers):
+    def sample(model, settings, crops, numbers, names):
         seen.extend(crops)
-        return tiny.sample_bright(model, settings, crops, numbers)
+        return tiny.sample_bright(model, settings, crops, numbers, names)
 
     monkeypatch.setattr(Model, 'sample_crops', sample)
     return seen

@@ -94,7 +94,7 @@ def run_predict(weights, source, output, *more):
     return predict.main([*flags, *more])
 
 
-def sample_bright(model, settings, crops, numbers):
+def sample_bright(model, settings, crops, numbers, names):
     """In place of Model.sample_crops: marks what is brighter than the middle, and leaves sample 0 empty."""
     masks = np.repeat(crops[:, None, ..., 0] > 0.5, settings.num_samples, 1)
     masks[:, 0] = False

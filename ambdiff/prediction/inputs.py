@@ -108,14 +108,23 @@ def find(path: pathlib.Path, output: pathlib.Path) -> Found:
     if not path.is_dir():
         there = os.path.lexists(path)
         raise UserError(f'{shown}: {"neither a file nor a folder" if there else "no such file or folder"}')
+    if earlier.is_result(path):
+        raise UserError(f'{shown}: is itself a result of ambdiff.predict; name the image that it was made of')
     walk = _Walk(path, output)
     groups, found = walk.groups, walk.found
     raters = {files[0]: _raters(files[0]) for files in groups.values() if case_files.IMAGE.fullmatch(files[0].name)}
-    # Masks that are read as raters' are no images of their own.
+    # Masks that are read as raters' are no images of their own, nor are those whose names miss the rule by a little.
     masks = {mask for group in raters.values() for mask in group}
+    rated = {image.parent: image.name for image, group in raters.items() if group}
     sources = []
     for (folder, series), files in groups.items():
         if files[0] in masks:
+            continue
+        if files[0].parent in rated and files[0].name.lower().startswith('mask'):
+            found.skipped.append(
+                f'{printable(files[0].relative_to(path).as_posix())}: not used; the masks of '
+                f'{rated[files[0].parent]} are named mask_*.*'
+            )
             continue
         source = files[0].relative_to(path).as_posix()
         if series and len(files) > 1:
@@ -152,7 +161,8 @@ class _Walk:
             self.found.skipped.append(f'{_count(self._others, "other file")} skipped')
 
     def _files(self) -> Iterator[pathlib.Path]:
-        seen = {os.path.realpath(self.root)}
+        top = os.path.realpath(self.root)
+        seen = {top}
         for folder, folders, files in os.walk(self.root, followlinks=True, onerror=self._unreadable):
             here = pathlib.Path(folder)
             keep = []
@@ -160,7 +170,10 @@ class _Walk:
                 real = os.path.realpath(here / name)
                 if name.startswith('.') or name == '__MACOSX' or real == self._output:
                     continue
-                if real in seen:
+                if os.path.commonpath([real, top]) == real:
+                    where = printable((here / name).relative_to(self.root).as_posix())
+                    self.found.skipped.append(f'{where}: a link to a folder above it, skipped')
+                elif real in seen:
                     if os.path.islink(here / name):
                         where = printable((here / name).relative_to(self.root).as_posix())
                         self.found.skipped.append(f'{where}: a link to a folder that is read already, skipped')
@@ -170,7 +183,12 @@ class _Walk:
                     seen.add(real)
                     keep.append(name)
             folders[:] = keep
-            yield from (here / name for name in sorted(files) if not name.startswith('._'))
+            # Hidden pictures may be meant, other hidden files never are.
+            yield from (
+                here / name
+                for name in sorted(files)
+                if not name.startswith('._') and (name[0] != '.' or name.lower().endswith(names.SUFFIXES))
+            )
 
     def _unreadable(self, error: OSError) -> None:
         where = os.path.relpath(os.fsdecode(error.filename), self.root)

@@ -103,13 +103,12 @@ def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
     # Pictures and DICOM are stored as (slice, row, column), counted the other way round.
     order = list(volume.file_axes) if volume.kind == 'nifti' else [2 - axis for axis in volume.file_axes]
     sides = [shape[order.index(axis)] for axis in range(3)]
-    if len(point) == 2:
-        if sides[2] > 1:
-            raise UserError(f'has {sides[2]} slices: give points as x,y,z')
-        point = (*point, 0.0)
+    if len(point) == 2 and sides[2] > 1:
+        raise UserError(f'has {sides[2]} slices: give points as x,y,z')
+    given, point = point, (*point, 0.0)[:3]
     if not all(-0.5 <= value <= side - 0.5 for value, side in zip(point, sides, strict=True)):
         axes = [f'{axis} 0 to {side - 1}' for axis, side in zip('xyz', sides, strict=True) if side > 1 or axis != 'z']
-        raise UserError(f'the point {text_of(point)} lies outside the image: {", ".join(axes)}')
+        raise UserError(f'the point {text_of(given)} lies outside the image: {", ".join(axes)}')
     place = [point[axis] for axis in order]
     for axis, flip in enumerate(volume.file_flips):
         if flip:
