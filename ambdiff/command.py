@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from ambdiff.errors import UserError
 from ambdiff.text import printable
@@ -49,6 +49,8 @@ class _ConfigParser(flags.ArgumentParser):
         from ambdiff.config import use_method
 
         config = self._load.parse(path)
+        if not isinstance(config, config_dict.ConfigDict):
+            return config  # it says on use why the file did not load
         if self._method and config.method.name != self._method:
             use_method(config, self._method)
         self.config = config
