@@ -65,5 +65,6 @@ def bright(monkeypatch):
 
 def pytest_collection_modifyitems(items):
     """The files that take minutes come first, so that no worker is left with one while the others are idle."""
-    slow = ('test_hosts', 'test_faults', 'test_train', 'test_notebook', 'test_evaluate', 'test_cimd', 'test_convert')
+    names = 'hosts notebook train sharding evaluate faults cimd channels add_a_method convert'
+    slow = [f'test_{name}' for name in names.split()]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
