@@ -60,7 +60,7 @@ def guarded(item: Input, what: str, step: Callable):
     try:
         return step()
     except MemoryError:
-        reason = 'takes more memory than there is; crop it, give points by --at=, or take fewer --num_samples'
+        reason = 'takes more memory than there is; crop it, look at points, or take fewer samples'
     except UserError as error:
         reason = str(error)
     except OSError as error:
@@ -117,8 +117,8 @@ def plan(
         shape = 'x'.join(map(str, planned.shape[1:]))
         raise UserError(
             f'{settings.num_samples} samples of {len(planned.images)} slices of {shape} pixels take about '
-            f'{need / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB are free; take fewer --num_samples, or look '
-            'at points by --at='
+            f'{need / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB are free; take fewer samples, or look at '
+            'points'
         )
     # Only its geometry is needed from here on: a broadcast zero takes no memory.
     volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
@@ -214,5 +214,6 @@ def _finished(waiting: collections.deque, model: Model, settings: Settings) -> I
             notes=[printable(note) for note in image.plan.notes],
             drawn_with=settings,
             weights=model.weights,
+            draws=model.sampler(settings).draws,
             settings=image.settings,
         )

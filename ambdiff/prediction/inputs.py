@@ -92,7 +92,7 @@ class Found:
     faults: dict[str, str]
 
 
-def find(path: pathlib.Path, output: pathlib.Path) -> Found:
+def find(path: pathlib.Path, output: pathlib.Path | None = None) -> Found:
     """The inputs at a file, or in a folder and all below it.
 
     Each picture and NIfTI is one, and each DICOM series of a folder. Links are followed, each folder is read once.
@@ -102,7 +102,7 @@ def find(path: pathlib.Path, output: pathlib.Path) -> Found:
       UserError: nothing there.
     """
     path = pathlib.Path(os.path.abspath(path))  # '.' and '..' have no name
-    shown = f'--input={printable(str(path))}'
+    shown = printable(str(path))
     if path.is_file():
         return Found([Input(names.folders([path.name])[0], path.name, (path,), _raters(path))], [], {})
     if not path.is_dir():
@@ -147,11 +147,11 @@ def find(path: pathlib.Path, output: pathlib.Path) -> Found:
 class _Walk:
     """All files below a folder that may be images: groups {(folder, series): files}, '' for files that are alone."""
 
-    def __init__(self, root: pathlib.Path, output: pathlib.Path):
+    def __init__(self, root: pathlib.Path, output: pathlib.Path | None):
         self.root = root
         self.groups: dict[tuple[str, str], list[pathlib.Path]] = {}
         self.found = Found([], [], {})
-        self._output = os.path.realpath(output)
+        self._output = os.path.realpath(output) if output else None
         self._results, self._others = 0, 0
         for file in self._files():
             self._sort(file)
