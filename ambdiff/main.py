@@ -30,7 +30,7 @@ _MODE = flags.DEFINE_enum('mode', 'train_and_evaluate', ['train_and_evaluate', '
 def _unraisable(what) -> None:
     """Leaves out what a checkpoint's writers say one by one on a full disk: the error that follows says it once."""
     if str(what.exc_value) != 'Event loop is closed':
-        sys.__unraisablehook__(what)
+        signals.unraisable(what)
 
 
 def run(argv: list[str]) -> int:
