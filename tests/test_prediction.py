@@ -118,6 +118,7 @@ def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1):
         notes=('a note',),
         drawn_with=Settings(len(masks), 2, 0),
         weights={'name': 'w', 'step': 3, 'sha256': '0'},
+        draws='independent',
         settings={'seed': 0},
     )
 
@@ -146,9 +147,9 @@ def test_a_prediction_says_what_its_masks_do():
     with pytest.raises(ValueError, match='read-only'):
         found.masks[0, 0, 0] = True
     raters = np.stack([masks[1, 0], masks[2, 0]])
-    wanted = metrics.per_image(raters[None], masks[None, :, 0])
+    wanted = metrics.measure(raters[None], masks[None, :, 0], 'independent')
     assert found.score(raters) == pytest.approx({name: value[0] for name, value in wanted.items()}, nan_ok=True)
-    with pytest.raises(ValueError, match='both must be alike'):
+    with pytest.raises(ValueError, match='give masks of the same image'):
         found.score(raters[:, :20])
 
 
