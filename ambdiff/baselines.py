@@ -59,3 +59,9 @@ def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarr
         return metrics.mean_of(each)
 
     return metrics.by_raters(values_of, raters, present)
+
+
+if __name__ == '__main__':
+    from ambdiff import command
+
+    command.elsewhere('baselines', 'scores are set beside the baselines by ambdiff evaluate CONFIG and ambdiff score')

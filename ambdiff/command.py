@@ -10,10 +10,13 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
+import ml_collections
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 
 from ambdiff.errors import UserError
 from ambdiff.text import printable
@@ -23,6 +26,11 @@ def fail(message: object) -> int:
     """Says in one line on stderr what the user can mend; returns exit status 2."""
     print(f'ambdiff: {printable(" ".join(str(message).split()))}', file=sys.stderr)
     return 2
+
+
+def elsewhere(module: str, instead: str) -> NoReturn:
+    """Ends `python -m ambdiff.<module>`, which is no command, with what to type instead and exit status 2."""
+    sys.exit(fail(f'python -m ambdiff.{module} is no command: {instead}'))
 
 
 def define_config() -> None:
@@ -49,30 +57,58 @@ class _ConfigParser(flags.ArgumentParser):
         from ambdiff.config import use_method
 
         config = self._load.parse(path)
-        if not isinstance(config, config_dict.ConfigDict):
-            return config  # it says on use why the file did not load
         if self._method and config.method.name != self._method:
             use_method(config, self._method)
-        self.config = config
+        self.config = config if isinstance(config, ml_collections.ConfigDict) else None  # else: did not load
         return config
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """app.run's flags parser for a command with --config: a mistake in a flag is one line and exit status 2."""
-    flag = flags.FLAGS['config']
+    try:
+        rest = _parse(argv, flags.FLAGS)
+        if len(rest) > 1:
+            raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value')
+    except UserError as error:
+        sys.exit(fail(error))
+    return rest
+
+
+def load_config(file: str, fields: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The config of a file, with some fields changed, as a command line of --config and --config.group.field gives it.
+
+    Args:
+      file: FILE.py or FILE.py:VARIANT.
+      fields: 'group.field=value' each.
+
+    Raises:
+      UserError: the file does not load, there is no such field, or the value does not suit it.
+    """
+    argv = ['', f'--config={file}', *(f'--config.{field}' for field in fields)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', None, '', flag_values=values, lock_config=True, sys_argv=argv)
+    _parse(argv, values)
+    return values.config
+
+
+def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
+    """Parses a command line with --config; returns what is no flag.
+
+    Raises:
+      UserError: a mistake in a flag.
+    """
+    flag = values['config']
     load, flag.parser = flag.parser, (parser := _ConfigParser(argv, flag.parser))
     try:
-        rest = flags.FLAGS(argv)
-        if flags.FLAGS.config is None:
+        rest = values(argv)
+        if values.config is None:
             raise UserError('give a config, for instance --config=configs/demo.py')
-        _ = flags.FLAGS.config.seed  # a file that does not load is told only on use
+        _ = values.config.seed  # a file that does not load is told only on use
+        return rest
     except Exception as error:  # a config file is a program: it can fail in any way
-        sys.exit(fail(_field_hint(argv, error, parser.config)))
+        raise UserError(_field_hint(argv, error, parser.config)) from error
     finally:
         flag.parser = load
-    if len(rest) > 1:
-        sys.exit(fail(f'unexpected argument {rest[1]!r}; flags are written --name=value'))
-    return rest
 
 
 def _field_hint(argv: list[str], error: Exception, groups) -> str:
@@ -97,9 +133,14 @@ def _field_hint(argv: list[str], error: Exception, groups) -> str:
     return re.sub(r'^\w*Error: ', '', last) if 'Traceback' in message else message
 
 
-def default_workdir() -> pathlib.Path:
-    """runs/<name of the config given>, with the variant: configs/lidc.py:small -> runs/lidc_small."""
-    file, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+def given_config() -> str:
+    """What --config names, FILE.py or FILE.py:VARIANT."""
+    return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
+def default_workdir(config: str) -> pathlib.Path:
+    """runs/<name of the config>, with the variant: configs/lidc.py:small -> runs/lidc_small."""
+    file, _, variant = pathlib.Path(config).name.partition(':')
     return pathlib.Path('runs') / '_'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 

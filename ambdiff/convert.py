@@ -286,35 +286,46 @@ def export_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     }
 
 
+def convert(config: ml_collections.ConfigDict, sources: Mapping[str, str | None], output: str | None) -> int:
+    """Converts what is given; returns the exit status, having said what went wrong.
+
+    Args:
+      config: of the weights.
+      sources: 'from_torch', 'to_torch' and 'to_safetensors': what to read; all but one None.
+      output: what to write.
+    """
+    command.log(logging.ERROR)
+    try:
+        given = {name: source for name, source in sources.items() if source is not None}
+        if len(given) != 1 or not output:
+            raise UserError('give one of --from_torch=, --to_torch= and --to_safetensors=, and --output=')
+        ((name, source),) = given.items()
+        if name == 'to_torch':
+            print(f'{output}: for a U-Net of {json.dumps(export_checkpoint(source, config, output))}')
+            return 0
+        (import_checkpoint if name == 'from_torch' else pack_checkpoint)(source, config, output)
+        print(f'{output}: ready for --config.checkpoint={output}')
+    except UserError as error:
+        return command.fail(error)
+    except (OSError, safetensors.SafetensorError) as error:
+        return command.fail(f'cannot write {output}: {error}')
+    return 0
+
+
 def main() -> None:
     """Entry point."""
     command.define_config()  # here, since importing this module for its functions must not
-    text = flags.DEFINE_string
-    from_torch = text('from_torch', None, 'A released checkpoint (.pt or .safetensors) to read.')
-    to_torch = text('to_torch', None, 'A workdir, step or .safetensors file to write as one.')
-    to_safetensors = text('to_safetensors', None, 'A workdir or step to pack into one file.')
-    output = text('output', None, 'What to write: a workdir or file of weights.')
+    texts = {
+        'from_torch': 'A released checkpoint (.pt or .safetensors) to read.',
+        'to_torch': 'A workdir, step or .safetensors file to write as one.',
+        'to_safetensors': 'A workdir or step to pack into one file.',
+    }
+    sources = {name: flags.DEFINE_string(name, None, text) for name, text in texts.items()}
+    output = flags.DEFINE_string('output', None, 'What to write: a workdir or file of weights.')
 
     def run(argv: list[str]) -> int:
         del argv
-        command.log(logging.ERROR)
-        config = flags.FLAGS.config
-        try:
-            given = [flag for flag in (from_torch, to_torch, to_safetensors) if flag.value is not None]
-            if len(given) != 1 or not output.value:
-                raise UserError('give one of --from_torch=, --to_torch= and --to_safetensors=, and --output=')
-            if given[0] is to_torch:
-                arguments = export_checkpoint(to_torch.value, config, output.value)
-                print(f'{output.value}: for a U-Net of {json.dumps(arguments)}')
-                return 0
-            convert = import_checkpoint if given[0] is from_torch else pack_checkpoint
-            convert(given[0].value, config, output.value)
-            print(f'{output.value}: ready for --config.checkpoint={output.value}')
-        except UserError as error:
-            return command.fail(error)
-        except (OSError, safetensors.SafetensorError) as error:
-            return command.fail(f'cannot write {output.value}: {error}')
-        return 0
+        return convert(flags.FLAGS.config, {name: flag.value for name, flag in sources.items()}, output.value)
 
     sys.exit(signals.run(lambda: app.run(run, flags_parser=command.parse_flags), 'nothing is written'))
 

@@ -163,3 +163,11 @@ def _tell(result: dict, found: scores.Scores, notice: str, folder: pathlib.Path)
     if notice:
         print(notice.strip())
     print(f'{folder / "report.html"}')
+
+
+if __name__ == '__main__':
+    from ambdiff import command
+
+    command.elsewhere(
+        'evaluate', 'type ambdiff evaluate CONFIG, or python -m ambdiff.main --config=FILE --mode=evaluate'
+    )

@@ -330,3 +330,9 @@ def _shape(distance: np.ndarray, drawn: np.ndarray, y: slice, s: slice) -> np.nd
     mean = lambda a, b, count: _ratio(pairs[:, a, b].sum((1, 2)), count.astype(float), empty=np.nan)
     within = mean(s, s, count_s * (count_s - 1)) + mean(y, y, count_y * (count_y - 1))
     return 2 * mean(y, s, count_y * count_s) - within
+
+
+if __name__ == '__main__':
+    from ambdiff import command
+
+    command.elsewhere('metrics', 'score masks with ambdiff score --raters=DIR_OR_NPZ --samples=DIR_OR_NPZ')

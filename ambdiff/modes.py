@@ -196,3 +196,9 @@ def _relation(mask: np.ndarray, first: np.ndarray) -> str:
     if shared >= 0.8 * mask.sum():
         return 'smaller, inside the first'
     return 'overlaps the first'
+
+
+if __name__ == '__main__':
+    from ambdiff import command
+
+    command.elsewhere('modes', 'the distinct answers to an image are told by ambdiff predict FILE')

@@ -39,10 +39,15 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     parser = _Parser('python -m ambdiff.predict', description=__doc__.partition('\n')[0], allow_abbrev=False)
     add = parser.add_argument
     add('--checkpoint', required=True, help='weights: a .safetensors file, a workdir or the folder of a step')
-    add('--input', required=True, help='PNG, JPEG, TIFF, NIfTI, DICOM file, or a folder of them, with all below it')
+    add(
+        '--input',
+        required=True,
+        action='append',
+        help='PNG, JPEG, TIFF, NIfTI, DICOM file, or a folder of them, with all below it; several may be given',
+    )
     add('--output', required=True, help='folder to write to')
     add('--num_samples', type=int, default=16, help='masks a case (default 16)')
-    add('--num_steps', type=int, default=8, help='network evaluations a mask (default 8)')
+    add('--num_steps', type=int, help="network evaluations a mask (default: the weights' own)")
     add(
         '--at',
         default='',
@@ -52,8 +57,9 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     add('--seed', type=int, default=0, help='the same seed gives the same masks (default 0)')
     flags = parser.parse_args(argv)
     for name, least, most in (('num_samples', 1, 1000), ('num_steps', 1, 10**6), ('seed', 0, 2**32 - 1)):
-        if not least <= getattr(flags, name) <= most:
-            parser.error(f'--{name}={getattr(flags, name)} is out of range: {least} to {most}')
+        value = getattr(flags, name)
+        if value is not None and not least <= value <= most:
+            parser.error(f'--{name}={value} is out of range: {least} to {most}')
     return flags
 
 
@@ -123,11 +129,11 @@ def predict(flags: argparse.Namespace) -> int:
     folder = pathlib.Path(flags.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f'--output={folder} is a file; name a folder')
-    found = inputs.find(pathlib.Path(flags.input), folder)
+    found = inputs.find([pathlib.Path(path) for path in flags.input], folder)
     chosen = points.parse(flags.at, [item.source for item in found.inputs])
     items = {item.name: item for item in found.inputs if item.source in chosen}
-    settings = Settings(flags.num_samples, flags.num_steps, flags.seed)
     model = Model(flags.checkpoint)
+    settings = Settings(flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed)
     model.sampler(settings)  # told before anything is read if it cannot be
     with earlier.held(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
         output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
@@ -201,7 +207,7 @@ def _run(flags: argparse.Namespace) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(
-            f'cannot read {flags.input} or write below {flags.output}: {error}; once that is mended, the same command '
+            f'cannot read {", ".join(flags.input[:3])} or write below {flags.output} ({error}); then the same command '
             'goes on with the cases that are left'
         )
 

@@ -347,3 +347,9 @@ def _loop(run: _Setup, state, checkpointer, writer, rollbacks, termination) -> b
             logger.info('stopped by SIGTERM at step %d: it is saved, and the same command goes on from there', step)
             return False
     return not hosts.any_of(termination.asked)
+
+
+if __name__ == '__main__':
+    from ambdiff import command
+
+    command.elsewhere('train', 'type ambdiff train CONFIG, or python -m ambdiff.main --config=FILE --mode=train')

@@ -210,7 +210,7 @@ def test_a_csv_names_the_points_of_each_file(weights, bright, tmp_path):
     assert tiny.run_predict(weights, tmp_path / 'in', tmp_path / 'out', f'--at={tmp_path / "points.csv"}') == 0
     areas = {p.parent.name: json.loads(p.read_text())['area']['p95'] for p in tmp_path.glob('out/*/summary.json')}
     assert set(areas) == {'a', 'b'} and areas['b'] == 2 * areas['a']
-    sources = [item.source for item in inputs.find(tmp_path / 'in', tmp_path / 'out').inputs]
+    sources = [item.source for item in inputs.find([tmp_path / 'in'], tmp_path / 'out').inputs]
     (tmp_path / 'points.csv').write_text('file,x,y\nz.png,10,10\n')
     with pytest.raises(UserError, match='line 2: the input holds no file'):
         points.parse(str(tmp_path / 'points.csv'), sources)
@@ -223,7 +223,7 @@ def test_a_volume_needs_a_slice_for_each_point(weights, bright, tmp_path, capfd)
 
 
 def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
-    def sample(model, settings, crops, numbers, names):
+    def sample(model, settings, crops, numbers):
         grey = crops[:, None, ..., 0]
         labels = np.where(grey > 0.7, 2, np.where(grey > 0.3, 1, 0))
         return np.repeat(labels, settings.num_samples, 1)

@@ -109,7 +109,7 @@ def test_series_that_share_a_folder_are_cases_of_their_own(tmp_path):
             new = slice_dataset(np.zeros((20, 20)), 2.0 * number, number, series)
             new.save_as(tmp_path / f'{series}-{number}.dcm', enforce_file_format=True)
     slice_dataset(np.zeros((20, 20)), 0, 9, '1.2.8').save_as(tmp_path / 'single.dcm', enforce_file_format=True)
-    found = inputs.find(tmp_path, tmp_path / 'out').inputs
+    found = inputs.find([tmp_path], tmp_path / 'out').inputs
     assert sorted(len(item.files) for item in found) == [1, 2, 2]
     assert len({item.name for item in found}) == 3 and 'single' in {item.name for item in found}
 

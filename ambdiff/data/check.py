@@ -11,6 +11,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+import ml_collections
 import numpy as np
 from absl import app, flags
 from tqdm import tqdm
@@ -86,15 +87,16 @@ def _seconds():
     return 0.5 if sys.stderr.isatty() else 10
 
 
-def run(argv: list[str]) -> int:
-    """Examines, prints and writes as the flags say."""
-    del argv
+def check(config: ml_collections.ConfigDict, folder: pathlib.Path, strict: bool) -> int:
+    """Examines the data of a config, prints what it holds and writes data.html and splits.csv into the folder.
+
+    Returns:
+      The exit status, having said what went wrong: 2 where nothing could be read, or, if `strict`, where anything was
+      faulty.
+    """
     command.log(logging.ERROR)
     from ambdiff.data import check_page, sources
 
-    config = flags.FLAGS.config
-    beside = command.default_workdir() / 'data'
-    folder = pathlib.Path(flags.FLAGS.output or beside).expanduser()
     try:
         surveys, pictures, faults = examine(config.data)
         if not surveys:
@@ -117,15 +119,21 @@ def run(argv: list[str]) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(f'{folder}: cannot be written (--output): {error.strerror or error}')
-    return command.fail(f'{_count(faults)}, listed above (--strict)') if faults and flags.FLAGS.strict else 0
+    return command.fail(f'{_count(faults)}, listed above (--strict)') if faults and strict else 0
 
 
 def main() -> None:
     """Entry point."""
     command.define_config()
     # Defined here, since other programs have flags of these names.
-    flags.DEFINE_bool('strict', False, 'Exit status 2 where any file is faulty or a split leaks.')
-    flags.DEFINE_string('output', None, 'Where the page goes; default runs/<config name>/data.')
+    strict = flags.DEFINE_bool('strict', False, 'Exit status 2 where any file is faulty or a split leaks.')
+    output = flags.DEFINE_string('output', None, 'Where the page goes; default runs/<config name>/data.')
+
+    def run(argv: list[str]) -> int:
+        del argv
+        folder = output.value or command.default_workdir(command.given_config()) / 'data'
+        return check(flags.FLAGS.config, pathlib.Path(folder).expanduser(), strict.value)
+
     sys.exit(signals.run(lambda: app.run(run, flags_parser=command.parse_flags), 'start it again'))
 
 

@@ -92,39 +92,42 @@ class Found:
     faults: dict[str, str]
 
 
-def find(path: pathlib.Path, output: pathlib.Path | None = None) -> Found:
-    """The inputs at a file, or in a folder and all below it.
+def find(paths: Sequence[pathlib.Path], output: pathlib.Path) -> Found:
+    """The inputs at files, or in folders and all below them.
 
     Each picture and NIfTI is one, and each DICOM series of a folder. Links are followed, each folder is read once.
-    `output`, results of other runs, hidden folders and the shadow files of macOS (._NAME) are not looked at.
+    `output`, results of other runs, hidden folders and the shadow files of macOS (._NAME) are not looked at. The place
+    of an input is counted from the one folder given, from several from the folder that holds them all.
 
     Raises:
       UserError: nothing there.
     """
-    path = pathlib.Path(os.path.abspath(path))  # '.' and '..' have no name
-    shown = printable(str(path))
-    if path.is_file():
+    # Absolute, since '.' and '..' have no name; each once.
+    paths = list(dict.fromkeys(pathlib.Path(os.path.abspath(path)) for path in paths))
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            there = os.path.lexists(path)
+            why = 'neither a file nor a folder' if there else 'no such file or folder'
+            raise UserError(f'{printable(str(path))}: {why}')
+    path = paths[0]
+    if len(paths) == 1 and path.is_file():
+        if why := image_files.strange(path):
+            raise UserError(printable(why))
         return Found([Input(names.folders([path.name])[0], path.name, (path,), _raters(path))], [], {})
-    if not path.is_dir():
-        there = os.path.lexists(path)
-        raise UserError(f'{shown}: {"neither a file nor a folder" if there else "no such file or folder"}')
-    if earlier.is_result(path):
-        raise UserError(f'{shown}: is itself a result of ambdiff.predict; name the image that it was made of')
-    walk = _Walk(path, output)
+    if len(paths) > 1:
+        paths = [path for path in paths if not set(path.parents) & set(paths)]
+        try:
+            path = pathlib.Path(os.path.commonpath([path.parent for path in paths]))
+        except ValueError as error:  # drives of Windows
+            raise UserError(f'{printable(str(paths[-1]))}: on another drive; predict it by itself') from error
+    walk = _Walk(path, paths, output)
     groups, found = walk.groups, walk.found
     raters = {files[0]: _raters(files[0]) for files in groups.values() if case_files.IMAGE.fullmatch(files[0].name)}
-    # Masks that are read as raters' are no images of their own, nor are those whose names miss the rule by a little.
+    # Masks that are read as raters' are no images of their own.
     masks = {mask for group in raters.values() for mask in group}
-    rated = {image.parent: image.name for image, group in raters.items() if group}
     sources = []
     for (folder, series), files in groups.items():
         if files[0] in masks:
-            continue
-        if files[0].parent in rated and files[0].name.lower().startswith('mask'):
-            found.skipped.append(
-                f'{printable(files[0].relative_to(path).as_posix())}: not used; the masks of '
-                f'{rated[files[0].parent]} are named mask_*.*'
-            )
             continue
         source = files[0].relative_to(path).as_posix()
         if series and len(files) > 1:
@@ -133,8 +136,8 @@ def find(path: pathlib.Path, output: pathlib.Path | None = None) -> Found:
             source = f'{source}/series_{names.digest(series)}' if several else source
         sources.append((source, tuple(files)))
     if not sources and not found.faults:
-        why = '; '.join(found.skipped)
-        raise UserError(f'{shown}: holds no PNG, JPEG, TIFF, NIfTI or DICOM file{f" ({why})" if why else ""}')
+        why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
+        raise UserError(f'{printable(str(path))}: holds no PNG, JPEG, TIFF, NIfTI or DICOM file{why}')
     folders = names.folders([source for source, _ in sources])
     inputs = [
         Input(name, source, files, raters.get(files[0], ()))
@@ -145,35 +148,40 @@ def find(path: pathlib.Path, output: pathlib.Path | None = None) -> Found:
 
 
 class _Walk:
-    """All files below a folder that may be images: groups {(folder, series): files}, '' for files that are alone."""
+    """All files that may be images: groups {(folder, series): files}, '' for files that are alone.
 
-    def __init__(self, root: pathlib.Path, output: pathlib.Path | None):
+    starts: files, which are images whatever they are called, and folders, at or below the root.
+    """
+
+    def __init__(self, root: pathlib.Path, starts: Sequence[pathlib.Path], output: pathlib.Path):
         self.root = root
         self.groups: dict[tuple[str, str], list[pathlib.Path]] = {}
         self.found = Found([], [], {})
-        self._output = os.path.realpath(output) if output else None
+        self._output = os.path.realpath(output)
         self._results, self._others = 0, 0
-        for file in self._files():
-            self._sort(file)
+        self._seen: set[str] = set()
+        for start in starts:
+            if start.is_file():
+                self._sort(start, named=True)
+            else:
+                for file in self._files(start):
+                    self._sort(file)
         if self._results:
             self.found.skipped.append(f'{_count(self._results, "result")} of earlier runs skipped')
         if self._others:
             self.found.skipped.append(f'{_count(self._others, "other file")} skipped')
 
-    def _files(self) -> Iterator[pathlib.Path]:
-        top = os.path.realpath(self.root)
-        seen = {top}
-        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=self._unreadable):
+    def _files(self, start: pathlib.Path) -> Iterator[pathlib.Path]:
+        seen = self._seen
+        seen.add(os.path.realpath(start))
+        for folder, folders, files in os.walk(start, followlinks=True, onerror=self._unreadable):
             here = pathlib.Path(folder)
             keep = []
             for name in sorted(folders):
                 real = os.path.realpath(here / name)
                 if name.startswith('.') or name == '__MACOSX' or real == self._output:
                     continue
-                if os.path.commonpath([real, top]) == real:
-                    where = printable((here / name).relative_to(self.root).as_posix())
-                    self.found.skipped.append(f'{where}: a link to a folder above it, skipped')
-                elif real in seen:
+                if real in seen:
                     if os.path.islink(here / name):
                         where = printable((here / name).relative_to(self.root).as_posix())
                         self.found.skipped.append(f'{where}: a link to a folder that is read already, skipped')
@@ -183,18 +191,13 @@ class _Walk:
                     seen.add(real)
                     keep.append(name)
             folders[:] = keep
-            # Hidden pictures may be meant, other hidden files never are.
-            yield from (
-                here / name
-                for name in sorted(files)
-                if not name.startswith('._') and (name[0] != '.' or name.lower().endswith(names.SUFFIXES))
-            )
+            yield from (here / name for name in sorted(files) if not name.startswith('._'))
 
     def _unreadable(self, error: OSError) -> None:
         where = os.path.relpath(os.fsdecode(error.filename), self.root)
         self.found.faults[where] = f'cannot be read ({error.strerror})'
 
-    def _sort(self, file: pathlib.Path) -> None:
+    def _sort(self, file: pathlib.Path, named: bool = False) -> None:
         where = file.relative_to(self.root).as_posix()
         try:
             if not file.is_file():  # a pipe would wait for ever
@@ -208,7 +211,7 @@ class _Walk:
             else:
                 self._others += 1
             return
-        if not dicom and not file.name.lower().endswith(names.SUFFIXES):
+        if not dicom and not named and not file.name.lower().endswith(names.SUFFIXES):
             self._others += 1
             return
         series, reason = _series(file) if dicom else ('', '')

@@ -51,10 +51,7 @@ def read(path: str | os.PathLike, *, channels: int = 1, classes: int = 0) -> Vol
         elif (head := _head(path, 4)).startswith(signature.GZIP) or signature.nifti_version(head):
             volume = _with_channels(path, nifti.read(path, channels), channels, classes)
         else:
-            what = signature.foreign(_head(path, 16)) or 'not a PNG, JPEG, TIFF, NIfTI or DICOM file; export it as one'
-            if path.suffix.lower() == '.img' and path.with_suffix('.hdr').exists():
-                what = 'the values of a .hdr/.img pair; convert the pair to one .nii.gz file'
-            raise UserError(f'{path}: {what if path.stat().st_size else "an empty file; copy or export it again"}')
+            raise UserError(_strange(path))
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     except MemoryError as error:
@@ -71,6 +68,23 @@ def read(path: str | os.PathLike, *, channels: int = 1, classes: int = 0) -> Vol
             'config.data.channels in training, what the weights take in prediction'
         )
     return _finite(path, volume, classes)
+
+
+def strange(path: pathlib.Path) -> str:
+    """What a file is that is no image of a kind that is read, one line that names it; '' where its start is one's."""
+    try:
+        head = _head(path, 8)
+        image = head.startswith((*signature.PICTURES, signature.GZIP)) or signature.nifti_version(head[:4])
+        return '' if image or signature.is_dicom(path) else _strange(path)
+    except OSError as error:
+        return f'{path}: cannot be read ({error.strerror or error})'
+
+
+def _strange(path):
+    what = signature.foreign(_head(path, 16)) or 'not a PNG, JPEG, TIFF, NIfTI or DICOM file; export it as one'
+    if path.suffix.lower() == '.img' and path.with_suffix('.hdr').exists():
+        what = 'the values of a .hdr/.img pair; convert the pair to one .nii.gz file'
+    return f'{path}: {what if path.stat().st_size else "an empty file; copy or export it again"}'
 
 
 def require_hu(path: str | os.PathLike, volume: Volume) -> None:

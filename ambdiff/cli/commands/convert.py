@@ -1,0 +1,26 @@
+"""ambdiff convert: what python -m ambdiff.convert does."""
+
+import click
+
+from ambdiff.cli import fields
+
+
+@click.command(
+    cls=fields.Command,
+    examples=[
+        'ambdiff convert lidc --from-torch=savedmodel.pt -o runs/released',
+        'ambdiff convert lidc:small --to-safetensors=runs/mine -o mine.safetensors',
+    ],
+)
+@fields.argument
+@click.option('--from-torch', metavar='FILE', help='A released checkpoint (.pt or .safetensors) to read.')
+@click.option('--to-torch', metavar='WEIGHTS', help='Weights to write as a released checkpoint.')
+@click.option('--to-safetensors', metavar='RUN', help='A run or a step of it to pack into one file.')
+@click.option('-o', '--output', metavar='FILE_OR_DIR', required=True, help='What to write.')
+def command(config, from_torch, to_torch, to_safetensors, output) -> int:
+    """Convert weights of CONFIG from or to the released PyTorch code, or pack them into one .safetensors file."""
+    loaded, _ = fields.load(config)
+    from ambdiff import convert, signals
+
+    sources = {'from_torch': from_torch, 'to_torch': to_torch, 'to_safetensors': to_safetensors}
+    return signals.run(lambda: convert.convert(loaded, sources, output), 'nothing is written')

@@ -1,0 +1,60 @@
+"""ambdiff predict: what python -m ambdiff.predict does."""
+
+import click
+from click.shell_completion import CompletionItem
+
+from ambdiff import packaged
+from ambdiff.cli import style
+
+
+class _Weights(click.ParamType):
+    """Weights by name, file or folder, completed by the names that come along."""
+
+    name = 'weights'
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so; files as well."""
+        names = [CompletionItem(name) for name in packaged.weights_names() if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type='file')]
+
+
+@click.command(
+    cls=style.Command,
+    examples=[
+        'ambdiff predict scan.dcm --at 210,143',
+        'ambdiff predict scans/ -n 32 -o out --weights=runs/mine',
+    ],
+)
+@click.argument('inputs', metavar='INPUT', type=click.Path(), nargs=-1, required=True)
+@click.option('-o', '--output', metavar='DIR', default='predictions', show_default=True, help='Where the results go.')
+@click.option(
+    '--at',
+    default='',
+    metavar='X,Y[,Z]',
+    help='Look around this point, in pixels; ";" between several, or a CSV with columns x, y, z, file. Without it, '
+    'tiles cover every slice.',
+)
+@click.option('-n', '--num-samples', type=click.IntRange(1, 1000), default=16, show_default=True, help='Masks a case.')
+@click.option('--num-steps', type=click.IntRange(1, 10**6), help='Evaluations a mask; default: the weights’ own.')
+@click.option(
+    '--weights',
+    '--checkpoint',
+    type=_Weights(),
+    help=f'A name (ambdiff weights lists them), a .safetensors file, a run or a step of it; default '
+    f'{packaged.DEFAULT_WEIGHTS}.',
+)
+@click.option('--seed', type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help='Same seed, same masks.')
+def command(inputs, output, at, num_samples, num_steps, weights, seed) -> int:
+    """Draw plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
+
+    DIR/index.html shows them. Several files and folders may be given.
+    """
+    chosen = packaged.weights(weights or packaged.DEFAULT_WEIGHTS)
+    if not weights:
+        click.echo(f'weights: {packaged.DEFAULT_WEIGHTS}, the default (--weights names others)', err=True)
+    from ambdiff import predict
+
+    flags = [f'--checkpoint={chosen}', f'--output={output}', f'--num_samples={num_samples}', f'--seed={seed}']
+    flags += [f'--at={at}'] if at else []
+    flags += [f'--num_steps={num_steps}'] if num_steps else []
+    return predict.main([*flags, *(f'--input={path}' for path in inputs)])

@@ -1,0 +1,93 @@
+"""Commands that take a config: CONFIG by name or file, and any field of it as --group.field=value."""
+
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ambdiff import packaged
+from ambdiff.cli import style
+from ambdiff.errors import UserError
+
+_FIELD = re.compile(r'--(?:config\.)?(\w+(?:\.\w+)+)(?:=(.*))?', re.DOTALL)
+_TOP = re.compile(r'--config\.(\w+)(?:=(.*))?', re.DOTALL)  # config.seed, config.checkpoint: of no group
+_GIVEN = 'ambdiff.cli.fields'
+
+
+class Command(style.Command):
+    """A command line with fields of a config: --data.path=FILE, --config.data.path=FILE, or --data.path FILE."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes the fields out, for `load`; the rest is parsed as usual."""
+        rest, fields = [], []
+        words = iter(args)
+        for word in words:
+            if word == '--':
+                rest += [word, *words]
+                break
+            match = _TOP.fullmatch(word) or _FIELD.fullmatch(word)
+            if not match:
+                rest.append(word)
+                continue
+            name, value = match.groups()
+            if value is None and (value := next(words, None)) is None:
+                raise click.UsageError(f'--{name} has no value; write --{name}=VALUE', ctx)
+            fields.append(f'{name}={value}')
+        ctx.meta[_GIVEN] = fields
+        return super().parse_args(ctx, rest)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, and how fields are given."""
+        super().format_options(ctx, formatter)
+        with formatter.section('Fields'):
+            formatter.write_text(
+                'Any field of the config as --group.field=value, with or without config. before it: '
+                '--data.path=FILE_OR_FOLDER --train.num_steps=2000 --sample.num_samples=32'
+            )
+
+
+class _Name(click.ParamType):
+    """A config by name or file, completed by the names that come along."""
+
+    name = 'config'
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so; files as well."""
+        names = [CompletionItem(name) for name in packaged.config_names() if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type='file')]
+
+
+def argument(function: Callable) -> Callable:
+    """The argument CONFIG."""
+    return click.argument('config', type=_Name())(function)
+
+
+def load(name: str, **more: Any):
+    """(the config of the command line in hand, its file with variant); more: fields given by options, None: not given.
+
+    Raises:
+      UserError: no such config or field, or a value that does not suit it.
+    """
+    file = packaged.config(name)
+    # What parses fields takes longer than a typing mistake should.
+    from ambdiff import command
+
+    given = [f'{field}={value}' for field, value in more.items() if value is not None]
+    return command.load_config(file, [*click.get_current_context().meta[_GIVEN], *given]), file
+
+
+def folder(given: str | None, file: str) -> pathlib.Path:
+    """The workdir: the one given, or runs/<name of the config>.
+
+    Raises:
+      UserError: it is a file.
+    """
+    from ambdiff import command
+
+    place = pathlib.Path(given).expanduser() if given else command.default_workdir(file)
+    if place.exists() and not place.is_dir():
+        raise UserError(f'{place} is a file; name a folder to write to (-o)')
+    return place
