@@ -16,7 +16,7 @@ from typing import NoReturn
 import ml_collections
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from ambdiff.errors import UserError
 from ambdiff.text import printable
@@ -57,6 +57,8 @@ class _ConfigParser(flags.ArgumentParser):
         from ambdiff.config import use_method
 
         config = self._load.parse(path)
+        if not isinstance(config, config_dict.ConfigDict):
+            return config  # it says on use why the file did not load
         if self._method and config.method.name != self._method:
             use_method(config, self._method)
         self.config = config if isinstance(config, ml_collections.ConfigDict) else None  # else: did not load

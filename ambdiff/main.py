@@ -92,7 +92,7 @@ def start(
 def _unraisable(what) -> None:
     """Leaves out what a checkpoint's writers say one by one on a full disk: the error that follows says it once."""
     if str(what.exc_value) != 'Event loop is closed':
-        sys.__unraisablehook__(what)
+        signals.unraisable(what)
 
 
 def _work(config, workdir: pathlib.Path, mode: str) -> int:

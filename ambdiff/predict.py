@@ -207,8 +207,8 @@ def _run(flags: argparse.Namespace) -> int:
         return command.fail(error)
     except OSError as error:
         return command.fail(
-            f'cannot read {", ".join(flags.input[:3])} or write below {flags.output} ({error}); then the same command '
-            'goes on with the cases that are left'
+            f'cannot read {", ".join(flags.input[:3])} or write below {flags.output}: {error}; once that is mended, '
+            'the same command goes on with the cases that are left'
         )
 
 

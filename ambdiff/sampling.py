@@ -66,7 +66,9 @@ class Sampler:
           NotFinite: the network's output for an image is not finite; it says which, by `names` [n] if given.
         """
         size = min(self.chunk, -(-len(images) // self._devices) * self._devices)
-        size = self.chunk if self.chunk in self._compiled else size  # rather some idle rows than compile again
+        # Rather some idle rows than compile again.
+        there = [made for made in self._compiled if size <= made <= 2 * size]
+        size = self.chunk if self.chunk in self._compiled else min(there, default=size)
         drawn = []
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):

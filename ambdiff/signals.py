@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 _STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -55,8 +56,9 @@ def run(work: Callable[[], int], how_to_go_on: str) -> int:
       work: either signal raises KeyboardInterrupt in it.
       how_to_go_on: the end of the line.
     """
-    before = {}
+    before, hook = {}, sys.unraisablehook
     try:
+        sys.unraisablehook = unraisable
         with contextlib.suppress(ValueError):  # only the main thread may; others are told of neither
             before[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
             before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,8 +67,18 @@ def run(work: Callable[[], int], how_to_go_on: str) -> int:
         print(f'ambdiff: interrupted: {how_to_go_on}', file=sys.stderr)
         return status(error)
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def unraisable(what) -> None:
+    """Sends a signal once more whose exception came where Python drops all, in a destructor for instance."""
+    if not isinstance(what.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(what)
+        return
+    number = signal.SIGTERM if isinstance(what.exc_value, Terminated) else signal.SIGINT
+    threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
 
 
 def _terminate(number, frame) -> None:

@@ -5,7 +5,6 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -47,8 +46,7 @@ def test_it_trains_and_evaluates_with_no_edit_elsewhere(flow, tmp_path):
 def test_masks_follow_from_the_images_key_alone(flow):
     method = methods.create(flow(**{'sample.num_steps': 3}))
     images = np.random.default_rng(0).random((3, tiny.SIZE, tiny.SIZE, 1), np.float32)
-    params, state = jax.jit(method.init)(jax.random.key(0), {'image': images})
-    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    params, state = tiny.params(method, images, away=0.3), {}
     keys = sampling.image_keys(jax.random.key(1), range(3))
     draw = jax.jit(lambda x, k, parts: method.sample(params, state, x, k, 4, parts), static_argnums=2)
     masks = np.asarray(draw(images, keys, 1))

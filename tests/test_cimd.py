@@ -1,5 +1,7 @@
 """The method's loss and samples: each choice of the paper and of the released code."""
 
+import dataclasses
+import functools
 import itertools
 
 import jax
@@ -11,6 +13,7 @@ import tiny
 from ambdiff import methods
 from ambdiff.config import default
 from ambdiff.diffusion import gaussian, starts
+from ambdiff.models import gaussian_encoder
 
 BATCH = {
     'image': np.random.default_rng(0).random((4, 16, 16, 1), np.float32),
@@ -31,12 +34,20 @@ def method_of(**fields):
     return methods.create(config)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def narrow_encoders():
+    """AMN and ACN of two levels: how deep they are is nothing to the loss, and most of its compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        narrow = functools.partial(gaussian_encoder.GaussianEncoder, filters=(4, 8))
+        patch.setattr(gaussian_encoder, 'GaussianEncoder', narrow)
+        yield
+
+
 @pytest.fixture(scope='module')
-def paper_loss():
+def paper_loss(narrow_encoders):
     """(method, params away from their zero-initialised output, loss and gradient)."""
     method = method_of()
-    params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
-    params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    params = tiny.params(method, BATCH['image'])
 
     def mean(params):
         loss, parts, _ = method.loss(params, {}, BATCH, jax.random.key(7))
@@ -70,14 +81,14 @@ def test_every_rater_is_drawn_and_the_mask_reaches_the_loss():
     """With a zero-initialised output the logit is 0: cross-entropy is log 2 whatever the mask; with eps it is not."""
     method = methods.create(tiny.config('unused', **{'method.target': 'rater'}))
     params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
-    loss, *_ = jax.jit(method.loss)(params, {}, BATCH, jax.random.key(0))
+    call = jax.jit(method.loss)
+    loss, *_ = call(params, {}, BATCH, jax.random.key(0))
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
     biased = jax.tree.map(lambda p: p, params)
     biased['unet']['out_2']['bias'] = jnp.full_like(params['unet']['out_2']['bias'], 2.0)
     shares = BATCH['masks'].mean((2, 3))
     # With logit 2 everywhere the loss of a mask of share s is log(1 + e^-2) + 2 (1 - s).
     expected = np.log1p(np.exp(-2)) + 2 * (1 - shares)
-    call = jax.jit(method.loss)
     seen = [set() for _ in range(4)]
     for key in range(24):
         loss, *_ = call(biased, {}, BATCH, jax.random.key(key))
@@ -121,20 +132,29 @@ def test_stratified_starts_are_normal_and_cover_each_low_frequency_evenly():
     np.testing.assert_array_equal(strata, np.tile(np.arange(8), (200, 1)))
 
 
+class Copying:
+    """In place of the U-Net: its answer is x_t."""
+
+    @staticmethod
+    def apply(variables, x, t, **_):
+        return x[..., -1:]
+
+
 def test_the_noise_that_a_level_set_goes_on_from_covers_every_direction_evenly(monkeypatch):
     from scipy.stats import norm
 
     seen = []
     q_sample = gaussian.GaussianDiffusion.q_sample
-    note = lambda process, x0, t, noise: seen.append(np.asarray(noise)) or q_sample(process, x0, t, noise)
+    note = lambda process, x0, t, noise: seen.append(noise) or q_sample(process, x0, t, noise)
     monkeypatch.setattr(gaussian.GaussianDiffusion, 'q_sample', note)
     keys = jax.random.split(jax.random.key(5), 2)
     even = {}
     for noise in ('stratified', 'independent'):
         method = methods.create(tiny.config('unused', **{'sample.noise': noise}))
-        params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
-        method.sample(params, {}, BATCH['image'][:2], keys, 8)
-        lowest = seen.pop().reshape(2, 8, -1).mean(-1) * 16
+        method = dataclasses.replace(method, unet=Copying)
+        sample = lambda k, m=method: (m.sample({'unet': {}}, {}, BATCH['image'][:2], k, 8), seen.pop())[1]
+        noised = jax.jit(sample)(keys)
+        lowest = np.asarray(noised).reshape(2, 8, -1).mean(-1) * 16
         strata = np.sort(np.floor(norm.cdf(lowest) * 8), axis=1)
         even[noise] = bool((strata == np.arange(8)).all())
     assert not seen
@@ -152,8 +172,7 @@ def test_posterior_target_changes_the_loss_only_where_raters_differ():
         'diffusion__mask_range': (-1.0, 1.0),
     }
     plain, posterior = method_of(**fields), method_of(**fields, method__target='posterior')
-    params, _ = jax.jit(plain.init)(jax.random.key(0), BATCH)
-    params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    params = tiny.params(plain, BATCH['image'])
     equal = {**BATCH, 'masks': np.repeat(BATCH['masks'][:, :1], 3, 1)}
     losses = {
         name: [jax.jit(m.loss)(params, {}, batch, jax.random.key(3))[0] for m in (plain, posterior)]
@@ -163,9 +182,8 @@ def test_posterior_target_changes_the_loss_only_where_raters_differ():
     assert np.abs(losses['differ'][0] - losses['differ'][1]).max() > 1e-3
 
 
-def test_a_missing_rater_is_never_the_target():
-    method = method_of()
-    params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
+def test_a_missing_rater_is_never_the_target(paper_loss):
+    method, params, *_ = paper_loss
     present = BATCH['present'] & [True, False, True]
     loss = jax.jit(method.loss)
     other = BATCH['masks'].copy()
@@ -242,8 +260,7 @@ def test_with_symmetries_the_level_sets_of_an_image_come_from_one_share():
     nested = {}
     for symmetric in (False, True):
         method = methods.create(tiny.config('unused', **fields, **{'sample.symmetries': symmetric}))
-        params, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
-        params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+        params = tiny.params(method, BATCH['image'], away=0.3)
         draw = lambda parts, m=method, p=params: jax.jit(lambda x: m.sample(p, {}, x, keys, 8, parts))(BATCH['image'])
         masks = np.asarray(draw(1))
         np.testing.assert_array_equal(masks, draw(4))

@@ -7,7 +7,7 @@ import re
 import pytest
 from test_configs import get_config
 
-from ambdiff import predict
+from ambdiff import methods, predict
 from ambdiff.config import default
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,14 +38,19 @@ def test_relative_links_lead_to_files_and_headings(page):
 
 @each_text
 def test_config_fields_exist(page):
-    config = default()
-    for name in re.findall(r'config\.((?!py\b)[a-z_]\w*(?:\.[a-z_]\w*)?)', page.read_text('utf-8')):
+    text = page.read_text('utf-8')
+    config = default().to_dict()
+    # Each method has fields of its own, also one that stands on the page.
+    config['method'] = {field for name in methods.known() for field in methods.group(name)}
+    for fields in re.findall(r'^class Fields:$(.*?)\n\n\n', text, re.MULTILINE | re.DOTALL):
+        config['method'] |= set(re.findall(r'^    (\w+): ', fields, re.MULTILINE))
+    for name in re.findall(r'config\.((?!py\b)[a-z_]\w*(?:\.[a-z_]\w*)?)', text):
         if page == NOTEBOOK and name.startswith('copy_'):
             continue
         node = config
         for part in name.split('.'):
             assert part in node, f'{page.name}: config.{name}'
-            node = node[part]
+            node = node[part] if isinstance(node, dict) else None
 
 
 @each_text

@@ -22,12 +22,28 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def trained(data, tmp_path_factory):
+def config(data):
+    """Of every run here: a constant learning rate, so that a longer run takes the same compiled step."""
+    return tiny.config(data, **{'train.keep_checkpoints': 3, 'optim.schedule': 'constant'})
+
+
+@pytest.fixture(scope='module')
+def trained(config, tmp_path_factory):
     """A finished run of 12 steps with checkpoints 4, 8 and 12."""
     workdir = tmp_path_factory.mktemp('run') / 'work'
-    config = tiny.config(data, **{'train.keep_checkpoints': 3})
     assert train.train(config, workdir)
     return config, workdir
+
+
+@pytest.fixture(scope='module')
+def told(config, tmp_path_factory):
+    """A run that leaves batch 6 out because it is told so from its start."""
+    workdir = tmp_path_factory.mktemp('told') / 'work'
+    original = faults.Rollbacks.restore
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults.Rollbacks, 'restore', lambda self, _: original(self, {'skipped': [6]}))
+        assert train.train(config, workdir)
+    return workdir
 
 
 def arrays(workdir, config):
@@ -63,16 +79,26 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('kind', DAMAGES)
-def test_run_goes_on_from_the_newest_good_checkpoint_to_the_same_end(trained, tmp_path, caplog, kind):
-    config, workdir = trained
+def test_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(trained, tmp_path, caplog, kind):
+    _, workdir = trained
     again = shutil.copytree(workdir, tmp_path / 'again')
     DAMAGES[kind](again / 'checkpoints' / '12')
+    (again / 'checkpoints' / '16.orbax-checkpoint-tmp').mkdir()
+    with caplog.at_level(logging.INFO, 'ambdiff'), checkpoint.Checkpointer(again) as saved:
+        assert saved.tidy() == saved.latest_step == 8
+    assert 'checkpoint 12 is skipped and put aside' in caplog.text
+    assert (again / 'damaged' / '12').is_dir()
+    assert sorted(p.name for p in (again / 'checkpoints').iterdir()) == ['4', '8']
+
+
+def test_run_goes_on_from_the_newest_good_checkpoint_to_the_same_end(trained, tmp_path, caplog):
+    config, workdir = trained
+    again = shutil.copytree(workdir, tmp_path / 'again')
+    cut(again / 'checkpoints' / '12')
     (again / 'checkpoints' / '16.orbax-checkpoint-tmp').mkdir()
     with caplog.at_level(logging.INFO, 'ambdiff'):
         assert train.train(config, again)
     assert 'checkpoint 12 is skipped and put aside' in caplog.text and 'going on from step 8' in caplog.text
-    assert (again / 'damaged' / '12').is_dir()
-    assert not list((again / 'checkpoints').glob('*tmp*'))
     step, mine = arrays(again, config)
     assert step == 12
     jax.tree.map(np.testing.assert_array_equal, mine, arrays(workdir, config)[1])
@@ -133,6 +159,7 @@ def test_every_differing_field_is_listed_and_free_ones_may_differ(trained, tmp_p
         train.train(other, workdir)
     for name in fields:
         assert f'{name}: ' in str(error.value)
+    assert 'model.dropout: 0.0 -> 0.1' in str(error.value)
 
 
 # Of Orbax's writers each one that is cut off complains to its event loop, which is gone.
@@ -182,9 +209,8 @@ def with_leap(self, step, values, original=faults.Rollbacks.check):
     ],
 )
 def test_bad_batch_is_skipped_and_the_run_ends_as_if_it_had_been_left_out(
-    data, tmp_path, monkeypatch, caplog, patched, fault, said
+    config, told, tmp_path, monkeypatch, caplog, patched, fault, said
 ):
-    config = tiny.config(data)
     monkeypatch.setattr(faults, '_NEEDED', 3)
     monkeypatch.setattr(*patched, fault)
     with caplog.at_level(logging.INFO, 'ambdiff'):
@@ -195,11 +221,7 @@ def test_bad_batch_is_skipped_and_the_run_ends_as_if_it_had_been_left_out(
         record = saved.record(12)
     assert record['skipped'] == [6] and record['count'] == 1 and len(record['losses']) == 11
     # The same list known from the start, without any fault: the same end, so resuming is exact.
-    monkeypatch.undo()
-    original = faults.Rollbacks.restore
-    monkeypatch.setattr(faults.Rollbacks, 'restore', lambda self, _: original(self, {'skipped': [6]}))
-    assert train.train(config, tmp_path / 'told')
-    jax.tree.map(np.testing.assert_array_equal, arrays(tmp_path / 'run', config), arrays(tmp_path / 'told', config))
+    jax.tree.map(np.testing.assert_array_equal, arrays(tmp_path / 'run', config), arrays(told, config))
 
 
 def rollbacks(**fields):

@@ -125,8 +125,8 @@ def test_what_is_written_lies_on_what_was_read_by_the_same_codes(tmp_path, sform
     turned = {'sform_code': sform, 'srow_x': (0, 0.5, 0, 9), 'srow_y': (0.5, 0, 0, 8), 'srow_z': (0, 0, -3, 7)}
     path = write(tmp_path / 'a.nii', **HALF | turned | {'qform_code': qform, 'qoffset_y': -4, 'quatern_c': 0.6})
     volume = images.read(path)
-    masks = [np.ones(volume.values.shape[:3], np.uint8)]
-    prediction_nifti.write(tmp_path / 'samples.nii.gz', volume, np.uint8, masks, 1)
+    ones = lambda number, z: np.ones(volume.values.shape[1:3], np.uint8)
+    prediction_nifti.write(tmp_path / 'samples.nii.gz', volume, np.uint8, ones, 1)
     before, after = nibabel.load(path).header, nibabel.load(tmp_path / 'samples.nii.gz').header
     assert (after['sform_code'], after['qform_code']) == (sform, qform)
     for get in ('get_sform', 'get_qform'):

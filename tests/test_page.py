@@ -45,7 +45,7 @@ def pages(tmp_path_factory):
         grey = np.where(tiny.disc((60, 90), (20 + 9 * number, 50), 6), 220, 40) + rng.integers(0, 9, (60, 90))
         Image.fromarray(grey.astype(np.uint8)).save(folder / 'in' / name)
 
-    def sample(model, settings, crops, numbers):
+    def sample(model, settings, crops, numbers, names):
         """Sample i marks what is brighter than a level that rises with i: the level sets differ."""
         levels = 0.1 + 0.2 * np.arange(settings.num_samples, dtype=np.float32)
         return crops[:, None, ..., 0] > levels[None, :, None, None]

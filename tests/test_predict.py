@@ -223,7 +223,7 @@ def test_a_volume_needs_a_slice_for_each_point(weights, bright, tmp_path, capfd)
 
 
 def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
-    def sample(model, settings, crops, numbers):
+    def sample(model, settings, crops, numbers, names):
         grey = crops[:, None, ..., 0]
         labels = np.where(grey > 0.7, 2, np.where(grey > 0.3, 1, 0))
         return np.repeat(labels, settings.num_samples, 1)

@@ -1,4 +1,4 @@
-"""Placement over eight devices: what it changes (bytes, messages), and what it must not (the loss)."""
+"""Placement over devices: what it changes (bytes, messages), and what it must not (the loss)."""
 
 import devices
 import jax
@@ -24,22 +24,35 @@ def data(tmp_path_factory):
     return tiny.write_hdf5(tmp_path_factory.mktemp('data') / 'tiny.hdf5')
 
 
-def compiled_run(data, **fields):
-    """(the compiled run, losses of three steps, the state after them)."""
+def compiled_run(data, number=8, **fields):
+    """(the compiled run on so many devices, losses of three steps, the state after them, what compiling said)."""
+    said = []
     config = tiny.config(data, **{'model.channel_mult': (1, 2), 'data.warp': 0.25, **fields})
-    run = train._Run(config)
-    state = run.start()
-    run.compile(state)
+    with devices.visible(number), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.logger, 'info', lambda text, *values: said.append(text % values))
+        run = train._Setup(config)
+        state = run.start()
+        run.compile(state)
     losses = []
     for step in range(STEPS):
         state, metrics = run.step_fn(state, run.load(step))
         losses.append(float(metrics['loss']))
-    return run, losses, state
+    return run, losses, state, said
 
 
 @pytest.fixture(scope='module')
 def plain(data):
     return compiled_run(data)
+
+
+@pytest.fixture(scope='module')
+def one(data):
+    return compiled_run(data, 1)
+
+
+@pytest.fixture(scope='module')
+def two(data):
+    return compiled_run(data, 2)
 
 
 @pytest.fixture(scope='module')
@@ -57,14 +70,14 @@ def gradient_bytes(run):
 
 
 def test_a_step_on_eight_devices_reduces_the_gradient_once_and_moves_nothing_else(plain):
-    run, _, _ = plain
+    run, *_ = plain
     moved = flops.communicated(run.step_fn)
     assert set(moved) == {'all-reduce'}, 'the batch is placed anew'
     assert gradient_bytes(run) <= moved['all-reduce'] <= gradient_bytes(run) + 64
 
 
 def test_fsdp_holds_an_eighth_on_each_device(plain, fsdp):
-    (whole, _, _), (run, _, state) = plain, fsdp
+    (whole, *_), (run, _, state, _) = plain, fsdp
     for name in ('params', 'ema', 'opt_state'):
         mine = sharding.bytes_per_device(getattr(run.abstract, name))
         everything = sharding.bytes_per_device(getattr(whole.abstract, name))
@@ -73,16 +86,17 @@ def test_fsdp_holds_an_eighth_on_each_device(plain, fsdp):
         assert held == mine, f'{name} is not where the plan says after {STEPS} steps'
 
 
-@pytest.mark.parametrize('other', ['fsdp', 'tall'])
-def test_placement_does_not_change_the_loss(plain, other, request):
-    _, losses, state = request.getfixturevalue(other)
+@pytest.mark.parametrize('other', ['one', 'two', 'fsdp', 'tall'])
+def test_neither_devices_nor_placement_change_the_loss(plain, other, request):
+    assert plain[1][0] != plain[1][2]
+    _, losses, state, _ = request.getfixturevalue(other)
     np.testing.assert_allclose(losses, plain[1], atol=1e-6)
     close = lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=2e-4)
     jax.tree.map(close, state.params, plain[2].params)
 
 
 def test_model_axis_splits_the_rows_of_the_widest_level_alone(tall):
-    run, _, _ = tall
+    run, *_ = tall
     assert dict(run.mesh.shape) == {'data': 4, 'model': 2}
     text = run.step_fn.as_text()
     # Batch 8 over 4, then 4 rows of 4 columns of 8 channels over 2; the level below has 2 rows of 16, whole.
@@ -90,18 +104,15 @@ def test_model_axis_splits_the_rows_of_the_widest_level_alone(tall):
     assert 'f32[2,2,2,16]' in text and 'collective-permute' in flops.communicated(run.step_fn)
 
 
-def test_start_names_the_mesh_and_what_each_device_holds(fsdp, caplog):
-    run, _, state = fsdp
-    run.step_fn = None
-    with caplog.at_level('INFO', 'ambdiff'):
-        run.compile(state)
-    assert '8 x cpu (data 8, model 1)' in caplog.text
+def test_start_names_the_mesh_and_what_each_device_holds(fsdp):
+    said = '\n'.join(fsdp[3])
+    assert '8 x cpu (data 8, model 1)' in said
     for word in ('parameters', 'EMA', 'optimiser', 'activations', 'GFLOP', 'reduce'):
-        assert word in caplog.text
+        assert word in said
 
 
 def test_local_copy_is_whole(fsdp):
-    _, _, state = fsdp
+    _, _, state, _ = fsdp
     mesh = sharding.local_mesh()
     copy = sharding.local_copy(state.ema, mesh)
     for mine, split in zip(jax.tree.leaves(copy), jax.tree.leaves(state.ema), strict=True):
@@ -120,5 +131,5 @@ def test_local_copy_is_whole(fsdp):
 )
 def test_a_mesh_that_does_not_fit_is_told(data, fields, said):
     with pytest.raises(UserError) as error:
-        train._Run(tiny.config(data, **fields))
+        train._Setup(tiny.config(data, **fields))
     assert said in str(error.value)

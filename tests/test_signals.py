@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -29,6 +30,22 @@ def test_a_signal_unwinds_what_is_under_way_and_is_said_in_one_line(number, stat
     assert capfd.readouterr().err == 'ambdiff: interrupted: start again\n'
     assert [signal.getsignal(n) for n, _ in SENT] == before
     assert signals.run(lambda: 3, '') == 3
+
+
+@pytest.mark.parametrize(('number', 'status'), SENT)
+def test_a_signal_that_comes_while_an_object_is_destroyed_is_not_lost(number, status, capfd):
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    def work():
+        Dying()
+        time.sleep(60)
+        return 0
+
+    assert signals.run(work, 'start again') == status
+    assert capfd.readouterr().err == 'ambdiff: interrupted: start again\n'
 
 
 # In the middle of importing a library written in C an exception could crash it.

@@ -1,17 +1,13 @@
-"""Training: topology, resume, faults, what a run writes."""
+"""Training: resume, faults, fields that do not suit, batches."""
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import devices
 import jax
-import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 import tiny
 
@@ -20,8 +16,6 @@ from ambdiff.data import pipeline, sources
 from ambdiff.data.shuffle import Shuffled
 from ambdiff.errors import UserError
 from ambdiff.runtime import checkpoint, sharding
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -45,41 +39,11 @@ def assert_same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-def losses(data, num_devices, steps=3):
-    config = tiny.config(data)
-    with devices.visible(num_devices):
-        mesh = sharding.create_mesh(config.mesh)
-    method, optimiser = methods.create(config), optim.create(config.optim, 12)
-    place = lambda tree, sharding: jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
-    state = train.create_state(config, method, optimiser, jax.random.key(0))
-    state = place(state, sharding.replicated(mesh))
-    batches = Shuffled(sources.open_source(config.data, 'train'), config.seed)
-    step_fn = jax.jit(train.make_train_step(config, method, optimiser), donate_argnums=0)
-    values = []
-    for step in range(steps):
-        rows = range(step * 8, step * 8 + 8)
-        state, metrics = step_fn(state, place(pipeline.batch(batches, rows), sharding.batch_sharding(mesh)))
-        values.append(float(metrics['loss']))
-    return values, state
-
-
-def test_same_step_gives_same_loss_on_1_2_and_8_devices(data):
-    one, state = losses(data, 1)
-    assert one[0] != one[2]
-    for number in (2, 8):
-        other, other_state = losses(data, number)
-        np.testing.assert_allclose(other, one, atol=1e-6)
-        close = lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=2e-4)
-        jax.tree.map(close, state.params, other_state.params)
-
-
 def test_accumulated_gradient_is_the_mean_over_its_parts(data):
     config = tiny.config(data, **{'train.accumulation_steps': 2, 'data.augment': False})
     method, optimiser = methods.create(config), optim.create(config.optim, 12)
-    state = train.create_state(config, method, optimiser, jax.random.key(0))
-    # Away from the zero-initialised output, where most gradients vanish.
-    params = jax.tree.map(lambda p: p + 0.05 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), state.params)
-    state = state.replace(params=params)
+    state = tiny.state(config, method, optimiser)
+    params = state.params
     source = sources.open_source(config.data, 'train')
     batch = pipeline.batch(source, range(8))
     _, metrics = jax.jit(train.make_train_step(config, method, optimiser))(state, batch)
@@ -91,60 +55,52 @@ def test_accumulated_gradient_is_the_mean_over_its_parts(data):
     np.testing.assert_allclose(float(metrics['loss']), float(sum(parts) / 2), rtol=1e-5)
 
 
-def test_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(data, tmp_path):
-    """kill -9 at two moments of a real run, started again by the same command each time."""
-    arguments = lambda workdir: [
-        sys.executable,
-        '-m',
-        'ambdiff.main',
-        '--mode=train',
-        *tiny.flags(data, workdir),
-    ]
-    environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
-    start = lambda workdir: subprocess.Popen(
-        arguments(workdir), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    whole_run = start(whole)
-    for wanted in (4, 8):
-        run = start(killed)
-        deadline = time.monotonic() + 240
-        while not (killed / 'checkpoints' / str(wanted)).is_dir():
-            assert run.poll() is None or run.returncode == 0, run.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
-    last = start(killed)
-    assert 'going on from step' in last.communicate(timeout=240)[1]
-    assert last.returncode == 0
-    assert whole_run.communicate(timeout=240) and whole_run.returncode == 0
-    config = tiny.config(data)
-    first, second = load_run(whole, config), load_run(killed, config)
-    assert first[0] == second[0] == config.train.num_steps
+@pytest.fixture(scope='module')
+def interrupted(data, tmp_path_factory):
+    """One run by one command three times: until kill -9, until SIGTERM, to the end.
+
+    (workdir, its step at SIGTERM, what it said until then, its last step, what it said to the end)
+    """
+    folder = tmp_path_factory.mktemp('interrupted')
+    workdir = folder / 'run'
+
+    def start(log, steps, *more):
+        flags = tiny.flags(data, workdir, **{'train.num_steps': steps, 'train.keep_checkpoints': 1000})
+        # With a constant learning rate where the run ends may be said later.
+        return processes.start([*flags, '--config.optim.schedule=constant', *more], log=folder / log)
+
+    run = start('killed', 100_000)
+    processes.wait_for(workdir / 'checkpoints' / '4', run)
+    run[0].kill()
+    assert processes.finish(run) == [-signal.SIGKILL]
+    saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
+    run = start('stopped', 100_000)
+    processes.wait_for(workdir / 'checkpoints' / str(saved + 4), run)
+    run[0].terminate()
+    assert processes.finish(run) == [0]
+    stopped = (folder / 'stopped.0').read_text()
+    step = int(stopped.split('stopped by SIGTERM at step ')[1].split(':')[0])
+    assert processes.finish(start('ended', step + 6, '--mode=train')) == [0]
+    return workdir, step, stopped, step + 6, (folder / 'ended.0').read_text()
+
+
+def test_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(interrupted, data, tmp_path):
+    workdir, stopped_at, stopped, last, said = interrupted
+    assert 'going on from step' in stopped and f'going on from step {stopped_at} ' in said
+    fields = {'train.num_steps': last, 'train.checkpoint_every': last, 'optim.schedule': 'constant'}
+    config = tiny.config(data, **fields)
+    assert train.train(config, tmp_path / 'whole')
+    first, second = load_run(tmp_path / 'whole', config), load_run(workdir, config)
+    assert first[0] == second[0] == last
     assert_same(first[1:], second[1:])
-    steps = [json.loads(line)['step'] for line in (killed / 'metrics.jsonl').read_text().splitlines()]
+    steps = [json.loads(line)['step'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     assert steps == sorted(set(steps)), 'a step is logged twice'
 
 
-def test_terminated_run_saves_and_says_how_to_go_on(data, tmp_path):
-    arguments = tiny.flags(data, tmp_path / 'run', **{'train.num_steps': 100_000})
-    run = subprocess.Popen(
-        [sys.executable, '-m', 'ambdiff.main', *arguments],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (tmp_path / 'run' / 'checkpoints' / '4').is_dir():
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.01)
-    run.send_signal(signal.SIGTERM)
-    said = run.communicate(timeout=120)[1]
-    assert run.returncode == 0
-    assert 'stopped by SIGTERM' in said and 'Traceback' not in said
-    step = int(said.split('stopped by SIGTERM at step ')[1].split(':')[0])
-    assert (tmp_path / 'run' / 'checkpoints' / str(step)).is_dir()
+def test_terminated_run_saves_and_says_how_to_go_on(interrupted):
+    workdir, step, said, *_ = interrupted
+    assert 'the same command goes on from there' in said and 'Traceback' not in said
+    assert (workdir / 'checkpoints' / str(step)).is_dir()
 
 
 def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoint(data, tmp_path):
@@ -158,14 +114,6 @@ def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoi
     assert step == kept
     for leaf in jax.tree.leaves((state['params'], ema)):
         assert np.isfinite(np.asarray(leaf)).all()
-
-
-def test_workdir_of_another_config_is_refused_by_field(data, tmp_path):
-    config = tiny.config(data)
-    assert train.train(config, tmp_path / 'run')
-    config.model.dropout = 0.1
-    with pytest.raises(UserError, match=r'model.dropout: 0.0 -> 0.1'):
-        train.train(config, tmp_path / 'run')
 
 
 @pytest.mark.parametrize(

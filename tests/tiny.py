@@ -6,7 +6,7 @@ import h5py
 import jax
 import numpy as np
 
-from ambdiff import methods, predict
+from ambdiff import methods, predict, train
 from ambdiff.config import default, small
 from ambdiff.runtime import weights_file
 
@@ -77,14 +77,39 @@ def disc(shape, centre, radius=3.2):
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
 
 
+def params(method, image, away=0.1, seed=0):
+    """Parameters as after some training, for which nothing is compiled: no layer is zero.
+
+    Args:
+      method: whose they are.
+      image: [B, H, W, C], only its shape is used.
+      away: standard deviation of what is added to every number of an untrained network.
+      seed: of the values.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        name = path[-1].key
+        start = rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape) if name == 'kernel' else name == 'scale'
+        return np.asarray(start + rng.normal(0, away, x.shape), np.float32)
+
+    abstract, _ = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
+    return jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+def state(config, method, optimiser):
+    """A training state at step 0 with such parameters; what the method carries beside them is zero."""
+    image = np.zeros((1, SIZE, SIZE, config.data.channels), np.float32)
+    abstract = jax.eval_shape(lambda k: train.create_state(config, method, optimiser, k), jax.random.key(0))
+    zero = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+    return zero.replace(params=params(method, image), ema=params(method, image))
+
+
 def write_weights(path):
     """An untrained model as a file of weights."""
     tiny = config('')
-    image = np.zeros((1, SIZE, SIZE, 1), np.float32)
-    params, _ = jax.jit(methods.create(tiny).init)(jax.random.key(0), {'image': image})
-    rng = np.random.default_rng(0)  # at its start the network's output is zero
-    params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), np.float32), params)
-    weights_file.save_safetensors(path, params, tiny, step=7, dtype='float32')
+    drawn = params(methods.create(tiny), np.zeros((1, SIZE, SIZE, 1), np.float32), away=0.3)
+    weights_file.save_safetensors(path, drawn, tiny, step=7, dtype='float32')
     return path
 
 
@@ -94,7 +119,7 @@ def run_predict(weights, source, output, *more):
     return predict.main([*flags, *more])
 
 
-def sample_bright(model, settings, crops, numbers):
+def sample_bright(model, settings, crops, numbers, names):
     """In place of Model.sample_crops: marks what is brighter than the middle, and leaves sample 0 empty."""
     masks = np.repeat(crops[:, None, ..., 0] > 0.5, settings.num_samples, 1)
     masks[:, 0] = False

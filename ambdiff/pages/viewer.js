@@ -82,7 +82,7 @@ function measure(svg, from, to) {
 function pick(svg, place) {
   const {height, width} = boxes(svg), [x, y] = inImage(svg, place).map(Math.floor);
   if (x < 0 || y < 0 || x >= width || y >= height) return;
-  const text = svg.dataset.at.replace('X', x).replace('Y', y);
+  const text = svg.dataset.at.replace('-X', width - 1 - x).replace('X', x).replace('-Y', height - 1 - y).replace('Y', y);
   say(svg, text);
   navigator.clipboard?.writeText(text).then(() => say(svg, `${text} (copied)`), () => {});
 }

@@ -71,7 +71,7 @@ def figure(
 
     name: the image's elements have the id '<name>-image'; size: (height, width) of the image; raters [M, H, W] and
     samples [N, H, W] bool; colours of the raters; window: what 0 and 1 of the image stand for, and the unit; at: what a
-    click says, with X and Y for the pixel's column and row.
+    click says, with X and Y for the pixel's column and row, -X and -Y where they are counted from the other side.
     """
     count = len(samples)
     layers, switches = [], []

@@ -6,6 +6,7 @@ others go on.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -59,13 +60,16 @@ def guarded(item: Input, what: str, step: Callable):
     try:
         return step()
     except MemoryError:
-        reason = 'takes more memory than there is; crop it, give points by --at=, or take fewer --num_samples'
-    except (UserError, OSError) as error:
+        reason = 'takes more memory than there is; crop it, look at points, or take fewer samples'
+    except UserError as error:
         reason = str(error)
+    except OSError as error:
+        path = os.fsdecode(error.filename) if error.filename else item.source
+        reason = f'{path}: cannot be {what} ({error.strerror or error})'
     except Exception as error:
         reason = f'cannot be {what} ({type(error).__name__}: {str(error)[:200]})'
     reason = printable(' '.join(reason.split()))
-    named = printable(item.files[0].name) in reason if item.files else False
+    named = item.title in reason or (item.files and printable(item.files[0].name) in reason)
     return Failure(item, reason if named else f'{item.title}: {reason}')
 
 
@@ -113,8 +117,8 @@ def plan(
         shape = 'x'.join(map(str, planned.shape[1:]))
         raise UserError(
             f'{settings.num_samples} samples of {len(planned.images)} slices of {shape} pixels take about '
-            f'{need / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB are free; take fewer --num_samples, or look '
-            'at points by --at='
+            f'{need / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB are free; take fewer samples, or look at '
+            'points'
         )
     # Only its geometry is needed from here on: a broadcast zero takes no memory.
     volume = dataclasses.replace(volume, values=np.broadcast_to(np.uint8(0), volume.values.shape))
@@ -177,7 +181,8 @@ def _sample(model: Model, settings: Settings, crops: Sequence[tuple[_UnderWay, n
 
     def step() -> np.ndarray:
         numbers = np.stack([way.number for way, _ in crops])
-        return model.sample_crops(settings, np.stack([crop for _, crop in crops]), numbers)
+        names = [way.image.item.title for way, _ in crops]
+        return model.sample_crops(settings, np.stack([crop for _, crop in crops]), numbers, names)
 
     ways = list(dict.fromkeys(way for way, _ in crops))
     masks = ways[0].do('sampled', step) if len(ways) == 1 else guarded(ways[0].image.item, 'sampled', step)
@@ -209,5 +214,6 @@ def _finished(waiting: collections.deque, model: Model, settings: Settings) -> I
             notes=[printable(note) for note in image.plan.notes],
             drawn_with=settings,
             weights=model.weights,
+            draws=model.sampler(settings).draws,
             settings=image.settings,
         )

@@ -92,7 +92,7 @@ class Found:
     faults: dict[str, str]
 
 
-def find(paths: Sequence[pathlib.Path], output: pathlib.Path) -> Found:
+def find(paths: Sequence[pathlib.Path], output: pathlib.Path | None = None) -> Found:
     """The inputs at files, or in folders and all below them.
 
     Each picture and NIfTI is one, and each DICOM series of a folder. Links are followed, each folder is read once.
@@ -109,6 +109,10 @@ def find(paths: Sequence[pathlib.Path], output: pathlib.Path) -> Found:
             there = os.path.lexists(path)
             why = 'neither a file nor a folder' if there else 'no such file or folder'
             raise UserError(f'{printable(str(path))}: {why}')
+        if path.is_dir() and earlier.is_result(path):
+            raise UserError(
+                f'{printable(str(path))}: is itself a result of ambdiff.predict; name the image that it was made of'
+            )
     path = paths[0]
     if len(paths) == 1 and path.is_file():
         if why := image_files.strange(path):
@@ -123,11 +127,18 @@ def find(paths: Sequence[pathlib.Path], output: pathlib.Path) -> Found:
     walk = _Walk(path, paths, output)
     groups, found = walk.groups, walk.found
     raters = {files[0]: _raters(files[0]) for files in groups.values() if case_files.IMAGE.fullmatch(files[0].name)}
-    # Masks that are read as raters' are no images of their own.
+    # Masks that are read as raters' are no images of their own, nor are those whose names miss the rule by a little.
     masks = {mask for group in raters.values() for mask in group}
+    rated = {image.parent: image.name for image, group in raters.items() if group}
     sources = []
     for (folder, series), files in groups.items():
         if files[0] in masks:
+            continue
+        if files[0].parent in rated and files[0].name.lower().startswith('mask'):
+            found.skipped.append(
+                f'{printable(files[0].relative_to(path).as_posix())}: not used; the masks of '
+                f'{rated[files[0].parent]} are named mask_*.*'
+            )
             continue
         source = files[0].relative_to(path).as_posix()
         if series and len(files) > 1:
@@ -153,11 +164,11 @@ class _Walk:
     starts: files, which are images whatever they are called, and folders, at or below the root.
     """
 
-    def __init__(self, root: pathlib.Path, starts: Sequence[pathlib.Path], output: pathlib.Path):
+    def __init__(self, root: pathlib.Path, starts: Sequence[pathlib.Path], output: pathlib.Path | None):
         self.root = root
         self.groups: dict[tuple[str, str], list[pathlib.Path]] = {}
         self.found = Found([], [], {})
-        self._output = os.path.realpath(output)
+        self._output = os.path.realpath(output) if output else None
         self._results, self._others = 0, 0
         self._seen: set[str] = set()
         for start in starts:
@@ -172,8 +183,9 @@ class _Walk:
             self.found.skipped.append(f'{_count(self._others, "other file")} skipped')
 
     def _files(self, start: pathlib.Path) -> Iterator[pathlib.Path]:
+        top = os.path.realpath(start)
         seen = self._seen
-        seen.add(os.path.realpath(start))
+        seen.add(top)
         for folder, folders, files in os.walk(start, followlinks=True, onerror=self._unreadable):
             here = pathlib.Path(folder)
             keep = []
@@ -181,7 +193,10 @@ class _Walk:
                 real = os.path.realpath(here / name)
                 if name.startswith('.') or name == '__MACOSX' or real == self._output:
                     continue
-                if real in seen:
+                if os.path.commonpath([real, top]) == real:
+                    where = printable((here / name).relative_to(self.root).as_posix())
+                    self.found.skipped.append(f'{where}: a link to a folder above it, skipped')
+                elif real in seen:
                     if os.path.islink(here / name):
                         where = printable((here / name).relative_to(self.root).as_posix())
                         self.found.skipped.append(f'{where}: a link to a folder that is read already, skipped')
@@ -191,7 +206,12 @@ class _Walk:
                     seen.add(real)
                     keep.append(name)
             folders[:] = keep
-            yield from (here / name for name in sorted(files) if not name.startswith('._'))
+            # Hidden pictures may be meant, other hidden files never are.
+            yield from (
+                here / name
+                for name in sorted(files)
+                if not name.startswith('._') and (name[0] != '.' or name.lower().endswith(names.SUFFIXES))
+            )
 
     def _unreadable(self, error: OSError) -> None:
         where = os.path.relpath(os.fsdecode(error.filename), self.root)

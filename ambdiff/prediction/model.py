@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -52,10 +53,18 @@ class Model:
             self._samplers[key] = sampling.Sampler(config, methods.create(config), self._mesh)
         return self._samplers[key]
 
-    def sample_crops(self, settings: Settings, crops: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Crops [n, S, S, C] in [0, 1], uint32 numbers [n] folded into the seed -> masks [n, N, S, S]."""
+    def sample_crops(
+        self, settings: Settings, crops: np.ndarray, numbers: np.ndarray, names: Sequence[str]
+    ) -> np.ndarray:
+        """Crops [n, S, S, C] in [0, 1], uint32 numbers [n] folded into the seed -> masks [n, N, S, S].
+
+        names [n]: what each crop is of.
+
+        Raises:
+          UserError: the network's output for a crop is not finite.
+        """
         keys = sampling.image_keys(jax.random.key(settings.seed), numbers)
-        return self.sampler(settings)(self._weights, crops, keys)
+        return self.sampler(settings)(self._weights, crops, keys, names=names)
 
 
 def _digest(weights, config) -> str:

@@ -61,6 +61,6 @@ def _safe(part: str) -> str:
     name = re.sub(r'[^A-Za-z0-9._-]+', '_', part).strip('.').lstrip('-')[:_LONGEST]
     while (split := _stem(name))[1]:  # no folder looks like a file
         name = '_'.join(split)
-    if name == part and name not in _RESERVED:
+    if name and name == part and name not in _RESERVED:
         return name
     return f'{name}-{digest(part)}' if name else digest(part)

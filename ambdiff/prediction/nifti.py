@@ -1,9 +1,10 @@
-"""Results as NIfTI in the geometry of their image, written piece by piece: many samples of a volume fit no memory."""
+"""Results as NIfTI in the geometry of their image, written slice by slice: many samples of a volume fit no memory."""
 
 import gzip
+import math
 import pathlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,14 +13,17 @@ from ambdiff.data.files.volume import Volume
 _HEADER_END = b'\0\0\0\0'  # no extensions
 
 
-def write(path: pathlib.Path, volume: Volume, dtype, pieces: Iterable[np.ndarray], count: int = 0) -> None:
+Plane = Callable[[int, int], np.ndarray | None]  # (piece, slice) -> [H, W]; None: nothing but 0
+
+
+def write(path: pathlib.Path, volume: Volume, dtype, plane: Plane, count: int = 0) -> None:
     """Writes .nii.gz in the image's own axes; DICOM has none, so columns, rows, slices.
 
     Args:
       path: the file.
       volume: the image.
       dtype: of the values.
-      pieces: [Z, H, W], one after the other.
+      plane: gives the values, slice by slice.
       count: how many pieces there are, along a fourth axis; 0 for one piece without that axis.
     """
     import nibabel
@@ -28,6 +32,9 @@ def write(path: pathlib.Path, volume: Volume, dtype, pieces: Iterable[np.ndarray
     flipped = [axis for axis, flip in enumerate(volume.file_flips) if flip]
     in_file = lambda piece: np.moveaxis(np.flip(piece, flipped), (0, 1, 2), axes)
     shape = in_file(np.broadcast_to(dtype(0), volume.values.shape[:3])).shape
+    # Slices one after the other, where the file has them so; else a piece as a whole.
+    slices = range(volume.values.shape[0])
+    blocks = [[z] for z in (slices[::-1] if 0 in flipped else slices)] if axes[0] == 2 else [list(slices)]
     image = nibabel.Nifti1Image(np.broadcast_to(dtype(0), (*shape, count) if count else shape), None)
     header = image.header
     zooms = [1.0] * image.ndim
@@ -48,5 +55,14 @@ def write(path: pathlib.Path, volume: Volume, dtype, pieces: Iterable[np.ndarray
     with path.open('wb') as raw, gzip.GzipFile('', 'wb', 1, raw, mtime=0) as file:
         file.write(header.binaryblock)
         file.write(_HEADER_END)
-        for piece in pieces:
-            file.write(in_file(piece).astype(header.get_data_dtype(), copy=False).tobytes(order='F'))
+        empty = bytes(np.dtype(dtype).itemsize * len(blocks[0]) * math.prod(volume.values.shape[1:3]))
+        for piece in range(max(count, 1)):
+            for block in blocks:
+                planes = [plane(piece, z) for z in block]
+                if all(values is None for values in planes):
+                    file.write(empty)
+                    continue
+                values = np.zeros((len(block), *volume.values.shape[1:3]), header.get_data_dtype())
+                for place, given in enumerate(planes):
+                    values[place] = 0 if given is None else given
+                file.write(in_file(values).tobytes(order='F'))

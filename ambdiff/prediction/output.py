@@ -95,10 +95,10 @@ def _write_masks(folder: pathlib.Path, prediction: Prediction) -> list[str]:
     samples, volume = prediction.samples, prediction.volume
     maps = {'probability': modes.probability, 'disagreement': modes.disagreement}
     if volume.kind != 'picture':
-        masks = (samples.whole(number) for number in range(len(samples)))
-        nifti.write(folder / 'samples.nii.gz', volume, np.uint8, masks, len(samples))
+        nifti.write(folder / 'samples.nii.gz', volume, np.uint8, samples.plane, len(samples))
         for name, measure in maps.items():
-            nifti.write(folder / f'{name}.nii.gz', volume, np.float32, [prediction.map_of(measure)])
+            plane = lambda _, z, measure=measure: measure(samples.on_slice(z)) if z in samples.slices else None
+            nifti.write(folder / f'{name}.nii.gz', volume, np.float32, plane)
         return ['samples.nii.gz', *(f'{name}.nii.gz' for name in maps)]
     suffix = '.png' if samples.shape[1] == 1 else '.tif'
     names = []

@@ -21,7 +21,7 @@ import numpy as np
 from ambdiff import files
 from ambdiff.pages import case, figures
 from ambdiff.pages.frame import document, header
-from ambdiff.prediction import earlier
+from ambdiff.prediction import earlier, points
 from ambdiff.text import printable
 
 if TYPE_CHECKING:  # which is above: it writes itself by this
@@ -80,7 +80,7 @@ def _row(prediction: Prediction, finding: Finding, number: int, names: Sequence[
             prediction.window,
             finding.groups,
             focus=box,
-            at=f'--at=X,Y,{z}' if prediction.samples.shape[1] > 1 else '--at=X,Y',
+            at=f'--at={points.pattern(prediction.volume, z)}',
         )
         body += f'<section class="view">{f"<h3>{title}</h3>" if title else ""}{picture}</section>'
     notes = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in warnings)

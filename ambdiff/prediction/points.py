@@ -100,18 +100,34 @@ def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
       UserError: outside the image, or z is missing where there are slices.
     """
     shape = volume.values.shape[:3]
-    # Pictures and DICOM are stored as (slice, row, column), counted the other way round.
-    order = list(volume.file_axes) if volume.kind == 'nifti' else [2 - axis for axis in volume.file_axes]
-    sides = [shape[order.index(axis)] for axis in range(3)]
-    if len(point) == 2:
-        if sides[2] > 1:
-            raise UserError(f'has {sides[2]} slices: give points as x,y,z')
-        point = (*point, 0.0)
+    order, sides = _order(volume)
+    if len(point) == 2 and sides[2] > 1:
+        raise UserError(f'has {sides[2]} slices: give points as x,y,z')
+    given, point = point, (*point, 0.0)[:3]
     if not all(-0.5 <= value <= side - 0.5 for value, side in zip(point, sides, strict=True)):
         axes = [f'{axis} 0 to {side - 1}' for axis, side in zip('xyz', sides, strict=True) if side > 1 or axis != 'z']
-        raise UserError(f'the point {text_of(point)} lies outside the image: {", ".join(axes)}')
+        raise UserError(f'the point {text_of(given)} lies outside the image: {", ".join(axes)}')
     place = [point[axis] for axis in order]
     for axis, flip in enumerate(volume.file_flips):
         if flip:
             place[axis] = shape[axis] - 1 - place[axis]
     return min(max(round(place[0]), 0), shape[0] - 1), place[1], place[2]
+
+
+def pattern(volume: Volume, z: int) -> str:
+    """What --at= takes for a pixel of a slice, with X for its column and Y for its row: 'X,Y', 'X,Y,3' or 'Y,12,-X'.
+
+    -X and -Y are counted from the other side.
+    """
+    order, sides = _order(volume)
+    flips = volume.file_flips
+    place = [str(volume.values.shape[0] - 1 - z if flips[0] else z), *('Y', 'X')]
+    place[1:] = [f'-{letter}' if flip else letter for letter, flip in zip(place[1:], flips[1:], strict=True)]
+    return ','.join(place[order.index(axis)] for axis in range(3 if sides[2] > 1 else 2))
+
+
+def _order(volume: Volume) -> tuple[list[int], list[int]]:
+    """(which number of a point counts slices, rows and columns; how far x, y and z go)."""
+    # Pictures and DICOM are stored as (slice, row, column), counted the other way round.
+    order = list(volume.file_axes) if volume.kind == 'nifti' else [2 - axis for axis in volume.file_axes]
+    return order, [volume.values.shape[order.index(axis)] for axis in range(3)]

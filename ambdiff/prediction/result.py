@@ -126,6 +126,7 @@ class Prediction:
       notes: what had to be guessed or changed, a phrase each.
       drawn_with: num_samples, num_steps and seed.
       weights: {'name', 'step', 'sha256'} of the weights.
+      draws: 'independent', or 'dependent' where the samples depend on each other.
       settings: what the result follows from; one with equal settings need not be made again.
     """
 
@@ -142,7 +143,15 @@ class Prediction:
     notes: Sequence[str]
     drawn_with: Settings
     weights: Mapping
+    draws: str
     settings: Mapping
+
+    def __repr__(self) -> str:
+        sides = self.samples.shape[2:] if self.samples.shape[1] == 1 else self.samples.shape[1:]
+        shape = 'x'.join(map(str, sides))
+        at = lambda finding: '' if finding.at is None else f'at {text_of(finding.at)}: '
+        said = '; '.join(at(finding) + finding.headline for finding in self.findings)
+        return f'<ambdiff.Prediction {self.title}: {len(self.samples)} masks of {shape}; {said}>'
 
     @property
     def masks(self) -> np.ndarray:
@@ -213,18 +222,18 @@ class Prediction:
         return self.title if finding.at is None else f'{self.title} at {text_of(finding.at)}'
 
     def score(self, raters: np.ndarray) -> dict[str, float]:
-        """The metrics of `ambdiff.metrics` against what raters drew.
+        """`ambdiff.score` of the samples against what raters drew.
 
-        raters: [M, H, W], of a volume [M, D, H, W]: bool, or 0 and 1. Of a volume the pixels of all slices count
-        together. Masks of several classes count as marked or not.
+        raters: [M, H, W], of a volume [M, D, H, W]: bool, 0 and 1, 0 and 255, or the labels of several classes. Of a
+        volume the voxels of all slices count together.
+
+        Raises:
+          UserError: masks of another size, or values that are no mask.
         """
-        from ambdiff import metrics
+        from ambdiff.scoring import score
 
-        raters, masks = np.asarray(raters), self.masks
-        if raters.shape[1:] != masks.shape[1:]:
-            raise ValueError(f'raters are {raters.shape[1:]}, the samples {masks.shape[1:]}: both must be alike')
-        flat = lambda x: (x > 0).reshape(1, len(x), -1, x.shape[-1])
-        return {name: float(value[0]) for name, value in metrics.per_image(flat(raters), flat(masks)).items()}
+        volume = self.samples.shape[1] > 1
+        return score(raters, self.masks, num_classes=self.samples.num_classes, volume=volume, draws=self.draws)
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Writes masks, maps, summary.json and index.html into a new folder, whole or not at all; returns it."""

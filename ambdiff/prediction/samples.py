@@ -52,6 +52,10 @@ class Samples:
             return np.zeros((self.shape[0], *self.shape[2:]), np.uint8)
         return self._labels(self._bits[:, :, self._place[z]])
 
+    def plane(self, number: int, z: int) -> np.ndarray | None:
+        """One mask on a slice, [H, W] uint8; None where the slice is not held, so that the mask is empty there."""
+        return self._labels(self._bits[:, number, self._place[z]]) if z in self._place else None
+
     def on_slices(self) -> Iterator[np.ndarray]:
         """`on_slice` of every slice held, one after the other."""
         return (self.on_slice(z) for z in self.slices)

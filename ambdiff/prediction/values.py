@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from ambdiff.data.files.intensity import to_unit
-from ambdiff.data.files.volume import Volume
+from ambdiff.data.files.volume import SCALED, Volume
 
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of a pixel that pictures come with
 
@@ -25,6 +25,8 @@ def in_unit_range(
     if kind == 'hu_window' and not hu and volume.kind != 'dicom' and volume.values.min() < -500:
         notes.append('the file does not say that it holds HU; values below -500 are taken as such')
         hu = True
+    if volume.units == SCALED:
+        return {z: volume.values[z] for z in slices}, (low, high, 'HU' if kind == 'hu_window' else ''), ()
     if kind == 'percentile':  # of the whole volume
         unit = to_unit(volume.values, kind)
         # Copies, so that the whole is not kept for the sake of a few.

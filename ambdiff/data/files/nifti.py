@@ -108,8 +108,8 @@ def _claims(path, header, version, channels):
         raise UserError(f'{path}: an image of {"x".join(map(str, shape))}; 2-D and 3-D, and 4-D as channels, are read')
     if rest and rest[0] != channels:
         raise UserError(
-            f'{path}: 4-D, {rest[0]} volumes in one file, but config.data.channels is {channels}; '
-            f'set --config.data.channels={rest[0]} to read them as channels, or keep one volume a file'
+            f'{path}: 4-D, {rest[0]} volumes in one file, but {channels} {"is" if channels == 1 else "are"} read as '
+            'channels (config.data.channels in training, what the weights take in prediction); keep so many a file'
         )
     colours = dtype.names == ('R', 'G', 'B')
     if (dtype.kind not in 'iufb' and not colours) or (colours and rest):

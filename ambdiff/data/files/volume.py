@@ -11,6 +11,7 @@ import numpy as np
 from ambdiff.data.example import check_side
 from ambdiff.errors import UserError
 
+SCALED = 'scaled'
 MAX_MM = 1e6  # from the origin of any scanner
 _LENGTHS = (1e-6, 1e3)  # mm: of a pixel, a slice or the distance of slices
 MAX_VALUES = 1 << 29  # values a file may claim, a 512 x 512 CT of 2048 slices; more is refused before it is decoded
@@ -23,7 +24,7 @@ class Volume:
     Attributes:
       values: [Z, H, W, C] as stored (rescaled, where the file says how); Z = 1 for a 2-D image.
       kind: 'picture' (PNG, JPEG, TIFF, an array), 'nifti' or 'dicom'.
-      units: 'HU' for calibrated CT, else 'arbitrary'.
+      units: 'HU' for calibrated CT, SCALED for values that are in the [0, 1] of the networks, else 'arbitrary'.
       spacing: (slice, row, column) distance in mm, NaN where unknown.
       affine: [4, 4], (slice, row, column, 1) -> (right, anterior, superior, 1) in mm; None where unknown.
       file_axes: the file's own array axis that slices, rows and columns lie along.

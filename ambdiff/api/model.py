@@ -1,0 +1,310 @@
+"""`ambdiff.load`, and the model that it gives: images in, predictions out."""
+
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ambdiff import methods, packaged
+from ambdiff.api import choices, images
+from ambdiff.errors import UserError
+from ambdiff.prediction import flow, inputs, model, points
+from ambdiff.prediction.inputs import Input
+from ambdiff.prediction.result import Prediction, Settings
+from ambdiff.text import printable
+
+# True shows a bar; a function is told (how many are done, how many there are).
+Progress = bool | Callable[[int, int], object] | None
+
+
+def load(name_or_path: str | os.PathLike[str]) -> 'Model':
+    """Weights, ready to draw masks.
+
+    Args:
+      name_or_path: a name of weights that come along ('lidc_small'), a .safetensors file, the folder of a run, or that
+        of one of its steps.
+
+    Raises:
+      UserError: no such weights, or they are damaged or of another version; a ValueError of one sentence.
+
+    >>> import ambdiff
+    >>> ambdiff.load('lidc_smal')
+    Traceback (most recent call last):
+    ambdiff.errors.UserError: there are no weights 'lidc_smal' here: did you mean lidc_small?
+    """
+    return Model(packaged.weights(name_or_path))
+
+
+class Model:
+    """Weights with what they were trained for; `load` makes one.
+
+    What is compiled is kept: for a number of samples, of steps and of crops it is compiled once.
+
+    Attributes:
+      name: of the weights.
+      num_steps: network evaluations a mask that they are meant to be sampled with.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._inner = model.Model(str(path))
+        self.name: str = path.stem if path.suffix == '.safetensors' else path.name
+        self.num_steps: int = self._inner.config.sample.num_steps
+
+    def __repr__(self) -> str:
+        config = self._inner.config
+        data, size, channels = config.data, config.data.image_size, config.data.channels
+        shape = '[H, W] or [H, W, 1]' if channels == 1 else f'[H, W, {channels}]'
+        spacing = f'{data.spacing:g} mm a pixel' if data.spacing else 'of their own spacing'
+        evaluations = methods.create(config).evaluations
+        kinds = 'one class' if data.num_classes == 1 else f'labels of {data.num_classes} classes'
+        return (
+            f'<ambdiff.Model {self.name}: {config.method.name}, trained for {self._inner.weights["step"]} steps\n'
+            f'  trained on: {self._trained_on()}\n'
+            f'  input: {shape}, {images.stored(data)}, or 0 to 1 with scaled=True; any size, seen in crops of '
+            f'{size}x{size} pixels {spacing}\n'
+            f'  masks: {kinds}, {evaluations:g} network evaluations a mask>'
+        )
+
+    @overload
+    def sample(
+        self,
+        image: ArrayLike,
+        num_samples: int = 16,
+        num_steps: int | None = None,
+        seed: int = 0,
+        at: choices.Points | None = None,
+        scaled: bool = False,
+        batched: Literal[False] = False,
+        progress: Progress = None,
+        spacing: float | Sequence[float] | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def sample(
+        self,
+        image: ArrayLike | Sequence[ArrayLike],
+        num_samples: int = 16,
+        num_steps: int | None = None,
+        seed: int = 0,
+        at: choices.Points | Sequence[choices.Points | None] | None = None,
+        scaled: bool = False,
+        *,
+        batched: Literal[True],
+        progress: Progress = None,
+        spacing: float | Sequence[float] | None = None,
+    ) -> list[Prediction]: ...
+
+    def sample(
+        self,
+        image,
+        num_samples=16,
+        num_steps=None,
+        seed=0,
+        at=None,
+        scaled=False,
+        batched=False,
+        progress=None,
+        spacing=None,
+    ):
+        """Draws N masks of an image, each of which one of the raters might have drawn.
+
+        The masks follow from the image's values, the weights, the number of steps, N and the seed alone: not from the
+        images beside it or the number of devices. A file with the same values has other draws, for there its bytes
+        count (`predict`).
+
+        Args:
+          image: [H, W] or [H, W, C] of any size, values as stored (`repr` of the model says which: HU for
+            lidc_small). NumPy, JAX, a CPU tensor or nested lists.
+          num_samples: N, 1 to 1000.
+          num_steps: network evaluations a mask; None: what the weights are meant for.
+          seed: 0 to 2^32 - 1.
+          at: (x, y), the column and the row in pixels counted from 0 that a crop is cut around, or a list of several;
+            pixels outside the crops are unmarked. None: overlapping tiles cover the image. With batched=True one (x, y)
+            for all images, or an entry (a point, a list of points, None) for each.
+          scaled: the values are in [0, 1], as the network takes them.
+          batched: several images, [B, H, W] or [B, H, W, C] or a list of images of any sizes.
+          progress: True shows a bar; a function is called with (crops done, crops in all).
+          spacing: (row, column) distance of pixels in mm, or one number for both; None: unknown, areas are in pixels.
+
+        Returns:
+          The prediction, with batched=True a list of one for each image.
+
+        Raises:
+          UserError: what was given cannot be meant; a ValueError of one sentence with the cure.
+        """
+        settings = self._settings(num_samples, num_steps, seed)
+        distance = choices.spacing(spacing)
+        if batched:
+            given = _images(image)
+            places = choices.points_of_each(at, len(given))
+        else:
+            given, places = [image], [choices.points(at)]
+        names = [f'image[{row}]' if batched else 'image' for row in range(len(given))]
+        planned = [
+            self._planned(images.volume(one, name, self._inner.config.data, scaled, distance), name, settings, place)
+            for one, name, place in zip(given, names, places, strict=True)
+        ]
+        watched = _Watched(self._inner, _shown(progress, 'crop'), sum(len(image.plan.crops) for image in planned))
+        found = [_or_raise(result) for result in flow.predictions(watched, settings, planned)]
+        return found if batched else found[0]
+
+    def predict(
+        self,
+        path: str | os.PathLike[str],
+        at: str | choices.Points | None = None,
+        num_samples: int = 16,
+        num_steps: int | None = None,
+        seed: int = 0,
+        progress: Progress = None,
+    ) -> Iterator[Prediction]:
+        """Draws N masks of every image in a file or a folder, as the command `ambdiff predict`: the same masks.
+
+        Args:
+          path: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them with all below it. Raters' masks that lie
+            beside an image (docs/data/folder.md) are shown with it.
+          at: as of `sample`, with slices (x, y, z), in NIfTI indices of the file; or as the command takes it, 'x,y;x,y'
+            or a CSV file.
+          num_samples: N, 1 to 1000.
+          num_steps: network evaluations a mask; None: what the weights are meant for.
+          seed: 0 to 2^32 - 1.
+          progress: True shows a bar; a function is called with (cases done, cases in all).
+
+        Returns:
+          One prediction after the other, so that a large folder never lies in memory. A case that cannot be predicted
+          is a warning (`warnings.warn`) in one line, and the others go on.
+
+        Raises:
+          UserError: at once where an argument or the path cannot be meant; at the end where no case could be predicted.
+        """
+        settings = self._settings(num_samples, num_steps, seed)
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f'path is {type(path).__name__}: give a file or folder, and arrays to model.sample(ARRAY)')
+        found = inputs.find(pathlib.Path(path))
+        sources = [item.source for item in found.inputs]
+        chosen = points.parse(at, sources) if isinstance(at, str) else dict.fromkeys(sources, choices.points(at))
+        items = [item for item in found.inputs if item.source in chosen]
+        return self._predictions(items, found.faults, chosen, settings, _shown(progress, 'case'))
+
+    def _predictions(self, items, faults, chosen, settings: Settings, show) -> Iterator[Prediction]:
+        failed = [f'{printable(source)}: {reason}' for source, reason in faults.items()]
+        if not items:
+            raise UserError(failed[-1])
+        for reason in failed:
+            warnings.warn(reason, stacklevel=2)
+        planned = (
+            flow.guarded(item, 'read', lambda item=item: self._read(item, chosen[item.source], settings))
+            for item in items
+        )
+        done = 0
+        for result in flow.predictions(self._inner, settings, planned):
+            done += 1
+            show(done, len(items))
+            if isinstance(result, Prediction):
+                yield result
+                continue
+            failed.append(result.reason)
+            if len(failed) < len(items) + len(faults):
+                warnings.warn(result.reason, stacklevel=2)
+            else:
+                several = f'none of {len(failed)} cases could be predicted, the last since ' if len(failed) > 1 else ''
+                raise UserError(f'{several}{result.reason}')
+
+    def _read(self, item: Input, place, settings: Settings) -> flow.Planned:
+        data = self._inner.config.data
+        follows_from = flow.settings_of(item, self._inner, settings, place)
+        return flow.plan(item, item.read(data.channels), self._inner, settings, place, follows_from)
+
+    def _planned(self, image, name: str, settings: Settings, place) -> flow.Planned:
+        follows_from = {
+            'input_sha256': images.digest(image),
+            'weights_sha256': self._inner.weights['sha256'],
+            **dataclasses.asdict(settings),
+            'at': [list(point) for point in place],
+        }
+        try:
+            item = Input(name=name, source=name, files=())
+            return flow.plan(item, image, self._inner, settings, place, follows_from)
+        except UserError as error:
+            raise UserError(f'{name}: {error}') from error
+
+    def _settings(self, num_samples, num_steps, seed) -> Settings:
+        most = self._inner.config.diffusion.num_steps
+        steps = self.num_steps if num_steps is None else num_steps
+        settings = Settings(
+            choices.whole(num_samples, 'num_samples', 1, choices.MOST_SAMPLES),
+            choices.whole(steps, 'num_steps', 1, most, ', the steps of the weights'),
+            choices.whole(seed, 'seed', 0, choices.MOST_SEED),
+        )
+        self._inner.sampler(settings)  # told before anything is read if it cannot be
+        return settings
+
+    def _trained_on(self) -> str:
+        """What the card beside the weights says first, else what their config names."""
+        card = self._path.with_suffix('.md')
+        if self._path.is_file() and card.is_file():
+            lines = [line for line in card.read_text('utf-8').splitlines() if line.strip()]
+            if said := next((line for line in lines if not line.startswith('#')), ''):
+                return printable(said)
+        data = self._inner.config.data
+        return printable(data.builder or pathlib.PurePath(data.path).name) or 'not said in the weights'
+
+
+class _Watched:
+    """A model as the flow takes it that tells of the crops it has drawn."""
+
+    def __init__(self, inner: model.Model, show: Callable[[int, int], object], total: int):
+        self._show, self._done, self._total = show, 0, total
+        self.config, self.weights, self.sampler = inner.config, inner.weights, inner.sampler
+        self._inner = inner
+
+    def sample_crops(self, settings: Settings, crops: np.ndarray, numbers: np.ndarray, names: Sequence[str]):
+        masks = self._inner.sample_crops(settings, crops, numbers, names)
+        self._done += len(crops)
+        self._show(self._done, self._total)
+        return masks
+
+
+def _images(given) -> list:
+    """The images of an array [B, ..] or of a list."""
+    if isinstance(given, str | bytes | os.PathLike):
+        raise UserError('image is text: give arrays, and files to model.predict(PATH)')
+    try:
+        each = list(given)
+    except TypeError as error:
+        raise UserError(
+            f'image is {type(given).__name__}: with batched=True give an array [B, H, W] or a list'
+        ) from error
+    if not each:
+        raise UserError('image holds no image: with batched=True give one at least')
+    return each
+
+
+def _or_raise(result: Prediction | flow.Failure) -> Prediction:
+    if isinstance(result, flow.Failure):
+        raise UserError(result.reason)
+    return result
+
+
+def _shown(progress: Progress, unit: str) -> Callable[[int, int], object]:
+    """What is called with (done, in all)."""
+    if callable(progress):
+        return progress
+    if not progress:
+        return lambda done, total: None
+    import tqdm
+
+    bar = tqdm.tqdm(unit=unit, desc='sampling')
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return show
