@@ -1,5 +1,6 @@
 """The files that fuzz_readers.py starts from: sound ones of each format, and odd ones that are made as such."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -185,10 +186,12 @@ def sqlite(path, rng):
         name = str(rng.choice(list(columns)))
         column, value = str(rng.choice(columns[name].split())), odd[int(rng.integers(len(odd)))]
         value = value.encode('utf-8', 'replace').decode() if isinstance(value, str) else value
-        if rng.random() < 0.9:
-            base.execute(f'UPDATE {name} SET {column} = ? WHERE rowid % 3 = 1', (value,))
-        else:
-            base.execute(f'ALTER TABLE {name} RENAME COLUMN {column} TO odd')
+        odd_column = f'odd{rng.integers(10**9)}'
+        with contextlib.suppress(sqlite3.OperationalError):  # the column has been renamed already
+            if rng.random() < 0.9:
+                base.execute(f'UPDATE {name} SET {column} = ? WHERE rowid % 3 = 1', (value,))
+            else:
+                base.execute(f'ALTER TABLE {name} RENAME COLUMN {column} TO {odd_column}')
     base.commit()
     base.close()
     if rng.random() < 0.4:

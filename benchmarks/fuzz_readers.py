@@ -4,7 +4,7 @@
   python benchmarks/fuzz_readers.py --repeat=png:0:123      that one input again, its error in full
 
 Input k of a seed is the same whenever it is made. It is read in a process of its own kind: what takes more than
-SECONDS or MIB, ends the process, or raises anything but a UserError of one line is a failure; it is printed with what
+SECONDS or MIB, ends the process, or raises anything but a UserError is a failure; it is printed with what
 repeats it, and the exit status is 1. `refused` counts the inputs that were told of, `read` those that still made sense.
 """
 
@@ -46,7 +46,7 @@ def outcome(name: str, seed: int, number: int, folder: pathlib.Path) -> str:
         read(path)
         found = 'read'
     except UserError as error:
-        found = 'refused' if len(str(error).splitlines()) == 1 else f'more than one line: {str(error)[:200]!r}'
+        found = 'refused' if str(error).strip() else 'a UserError that says nothing'
     except Exception as error:  # what is looked for
         found = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -38,7 +38,7 @@ def test_what_readers_must_not_do_is_told_with_what_repeats_it(monkeypatch, caps
         if number == 1:
             raise UserError('a line')
         if number == 2:
-            raise UserError('two\nlines')
+            raise ValueError('two\nlines')
         if number == 3:
             raise KeyError('x')
         if number == 4:
@@ -55,7 +55,7 @@ def test_what_readers_must_not_do_is_told_with_what_repeats_it(monkeypatch, caps
     told = capsys.readouterr()
     lines = (told.out + told.err).splitlines()
     for number, what in (
-        (2, 'more than one line'),
+        (2, 'ValueError: two lines'),
         (3, "KeyError: 'x'"),
         (4, 'took more than 1 s'),
         (5, 'ended with 3'),

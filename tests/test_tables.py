@@ -65,6 +65,11 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path):
         points(table(tmp_path, 'file,x,y\nM\u00fcller,1,2\n', 'latin-1'))
 
 
+def test_a_mistake_is_told_in_one_line_whatever_it_quotes():
+    assert str(UserError('a\nb\r\nc\u2028d')) == 'a b c d'
+    assert str(UserError(KeyError('x'))) == "'x'"
+
+
 def test_patients_are_read_by_the_same_rule(tmp_path):
     path = table(tmp_path, 'sep=;\r\nPatient;CASE;Split\r\nAnn;a\\b;Val\r\nBen;c;;\r\n', 'utf-8-sig')
     assert splits.read_table(path) == {'a/b': ('Ann', 'validation'), 'c': ('Ben', '')}

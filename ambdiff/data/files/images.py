@@ -38,17 +38,18 @@ def read(path: str | os.PathLike, *, channels: int = 1, classes: int = 0) -> Vol
     """
     path = pathlib.Path(path)
     try:
-        if path.is_dir() or signature.is_dicom(path):
+        head = None if path.is_dir() else _head(path, 132)
+        if head is None or signature.is_dicom(path, head):
             if classes:
                 raise UserError(f'{path}: a mask in DICOM is not read; store it as PNG, TIFF or NIfTI')
             # Imported here: it takes long, and most data needs none of it.
             from ambdiff.data.files import dicom
 
-            volume = dicom.read_series(path) if path.is_dir() else dicom.read_slice(path)
+            volume = dicom.read_series(path) if head is None else dicom.read_slice(path)
             volume = _with_channels(path, volume, channels, classes)
-        elif _head(path, 8).startswith(signature.PICTURES):
+        elif head.startswith(signature.PICTURES):
             volume = pictures.read(path, channels=channels, classes=classes)
-        elif (head := _head(path, 4)).startswith(signature.GZIP) or signature.nifti_version(head):
+        elif head.startswith(signature.GZIP) or signature.nifti_version(head):
             volume = _with_channels(path, nifti.read(path, channels), channels, classes)
         else:
             raise UserError(_strange(path))

@@ -27,8 +27,10 @@ _STRIPPED = re.compile(
 )  # fmt: skip
 
 
-def is_dicom(path: str | os.PathLike) -> bool:
+def is_dicom(path: str | os.PathLike, head: bytes | None = None) -> bool:
     """Whether a file is to be read as DICOM: with or without preamble, and whatever its name.
+
+    `head` is its first 132 bytes, where they have been read already.
 
     A file named as DICOM that begins as no other known format counts as well, so that its damage is told.
 
@@ -36,8 +38,9 @@ def is_dicom(path: str | os.PathLike) -> bool:
       OSError: it cannot be read.
     """
     path = pathlib.Path(path)
-    with path.open('rb') as file:
-        head = file.read(132)
+    if head is None:
+        with path.open('rb') as file:
+            head = file.read(132)
     if head[128:] == b'DICM' or _STRIPPED.match(head):
         return True
     other = head.startswith((*PICTURES, GZIP)) or nifti_version(head)
