@@ -94,6 +94,19 @@ def find_in_parts(parts: Iterable[np.ndarray], threshold: float = THRESHOLD) -> 
     return sorted(modes, key=lambda mode: (-len(mode.members), mode.members))
 
 
+def without_small_parts(masks: np.ndarray, smallest: int) -> np.ndarray:
+    """Masks [..., H, W] without the connected parts of a plane that have fewer pixels than `smallest`.
+
+    Pixels are connected along sides and corners, whatever their labels. smallest = 1 keeps all.
+    """
+    planes = masks.reshape(-1, *masks.shape[-2:])
+    within = np.zeros((3, 3, 3), int)
+    within[1] = 1  # not from one plane to the next
+    parts, _ = ndimage.label(planes, within)
+    keep = np.bincount(parts.ravel()) >= smallest
+    return (planes * keep[parts]).reshape(masks.shape).astype(masks.dtype)
+
+
 def probability(samples: np.ndarray) -> np.ndarray:
     """Share of the N masks [N, ...] that mark each pixel, with any label: float32 [...] in [0, 1]."""
     return (samples > 0).mean(0, dtype=np.float32)

@@ -55,8 +55,15 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         'columns file, x, y, z; for NIfTI the indices in the file. Without it, tiles cover every slice',
     )
     add('--seed', type=int, default=0, help='the same seed gives the same masks (default 0)')
+    add(
+        '--smallest_part',
+        type=int,
+        default=1,
+        help='connected parts of fewer pixels do not count for answers, areas and empty shares (default 1: all count)',
+    )
     flags = parser.parse_args(argv)
-    for name, least, most in (('num_samples', 1, 1000), ('num_steps', 1, 10**6), ('seed', 0, 2**32 - 1)):
+    bounds = {'num_samples': (1, 1000), 'num_steps': (1, 10**6), 'seed': (0, 2**32 - 1), 'smallest_part': (1, 2**24)}
+    for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and not least <= value <= most:
             parser.error(f'--{name}={value} is out of range: {least} to {most}')
@@ -133,7 +140,9 @@ def predict(flags: argparse.Namespace) -> int:
     chosen = points.parse(flags.at, [item.source for item in found.inputs])
     items = {item.name: item for item in found.inputs if item.source in chosen}
     model = Model(flags.checkpoint)
-    settings = Settings(flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed)
+    settings = Settings(
+        flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed, flags.smallest_part
+    )
     model.sampler(settings)  # told before anything is read if it cannot be
     with earlier.held(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
         output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))

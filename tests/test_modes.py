@@ -99,3 +99,15 @@ def test_answers_are_told_in_words(samples):
     apart = np.stack([disc(5), disc(5), disc(4, (30, 40)), disc(5) | disc(4, (30, 40))])
     texts = modes.words(apart, modes.find(apart), (1, 1))
     assert texts[0] == '10 mm' and any(text.endswith('elsewhere') for text in texts)
+
+
+def test_small_parts_go_whole_and_others_stay_as_they_are():
+    mask = np.zeros((2, 6, 7), np.uint8)
+    mask[0, 1, 1] = mask[0, 2, 2] = mask[0, 3, 3] = 2  # one part, by corners
+    mask[0, 5, 5:7] = 1
+    mask[1, 1, 1] = 1  # not joined to the part in the plane before
+    kept = mask.copy()
+    kept[0, 5], kept[1] = 0, 0
+    np.testing.assert_array_equal(modes.without_small_parts(mask, 3), kept)
+    np.testing.assert_array_equal(modes.without_small_parts(mask, 1), mask)
+    np.testing.assert_array_equal(modes.without_small_parts(mask > 0, 4), np.zeros(mask.shape, bool))

@@ -101,7 +101,7 @@ def test_a_pixel_of_a_picture_is_column_and_row(kind):
     assert points.pattern(Volume(np.zeros((4, 7, 9, 1)), kind), 2) == 'X,Y,2'
 
 
-def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1):
+def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1, smallest_part=1):
     """masks [N, Z, H, W] of an image that is grey."""
     shape = masks.shape[1:]
     return Prediction(
@@ -116,7 +116,7 @@ def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1):
         raters=np.zeros((0, *shape[:2], -(-shape[2] // 8)), np.uint8),
         rater_names=(),
         notes=('a note',),
-        drawn_with=Settings(len(masks), 2, 0),
+        drawn_with=Settings(len(masks), 2, 0, smallest_part),
         weights={'name': 'w', 'step': 3, 'sha256': '0'},
         draws='independent',
         settings={'seed': 0},
@@ -151,6 +151,20 @@ def test_a_prediction_says_what_its_masks_do():
     assert found.score(raters) == pytest.approx({name: value[0] for name, value in wanted.items()}, nan_ok=True)
     with pytest.raises(ValueError, match='give masks of the same image'):
         found.score(raters[:, :20])
+
+
+def test_parts_too_small_to_count_are_drawn_and_not_told_as_answers(tmp_path):
+    masks, left, _ = two_lesions()
+    masks[0, 0, 2:4, 30], masks[1, 0, 35, 57] = True, True  # two pixels, and one
+    assert [answer.share for answer in prediction(masks).modes] == [0.5, 0.25, 0.25]
+    assert prediction(masks, smallest_part=2).empty_share == 0
+    found = prediction(masks, smallest_part=3)
+    assert found.empty_share == 0.25 and found.modes[1].empty and not found.modes[1].mask.any()
+    assert found.modes[2].area == left and found.modes[2].mask.sum() == left
+    np.testing.assert_array_equal(found.masks, masks[:, 0])
+    found.save(tmp_path / 'x')
+    assert json.loads((tmp_path / 'x' / 'summary.json').read_text())['smallest_part'] == 3
+    assert 'fewer than 3 pixels' in (tmp_path / 'x' / 'index.html').read_text()
 
 
 def test_a_volume_keeps_its_axis_of_slices():

@@ -15,6 +15,7 @@ Points = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
 
 MOST_SAMPLES = 1000
 MOST_SEED = 2**32 - 1
+MOST_PIXELS = 1 << 24
 
 
 def whole(given: Any, name: str, least: int, most: int, why: str = '') -> int:

@@ -83,6 +83,7 @@ class Model:
         batched: Literal[False] = False,
         progress: Progress = None,
         spacing: float | Sequence[float] | None = None,
+        smallest_part: int = 1,
     ) -> Prediction: ...
 
     @overload
@@ -98,6 +99,7 @@ class Model:
         batched: Literal[True],
         progress: Progress = None,
         spacing: float | Sequence[float] | None = None,
+        smallest_part: int = 1,
     ) -> list[Prediction]: ...
 
     def sample(
@@ -111,6 +113,7 @@ class Model:
         batched=False,
         progress=None,
         spacing=None,
+        smallest_part=1,
     ):
         """Draws N masks of an image, each of which one of the raters might have drawn.
 
@@ -131,6 +134,7 @@ class Model:
           batched: several images, [B, H, W] or [B, H, W, C] or a list of images of any sizes.
           progress: True shows a bar; a function is called with (crops done, crops in all).
           spacing: (row, column) distance of pixels in mm, or one number for both; None: unknown, areas are in pixels.
+          smallest_part: connected parts of a mask of fewer pixels do not count for answers, areas and empty shares.
 
         Returns:
           The prediction, with batched=True a list of one for each image.
@@ -138,7 +142,7 @@ class Model:
         Raises:
           UserError: what was given cannot be meant; a ValueError of one sentence with the cure.
         """
-        settings = self._settings(num_samples, num_steps, seed)
+        settings = self._settings(num_samples, num_steps, seed, smallest_part)
         distance = choices.spacing(spacing)
         if batched:
             given = _images(image)
@@ -162,6 +166,7 @@ class Model:
         num_steps: int | None = None,
         seed: int = 0,
         progress: Progress = None,
+        smallest_part: int = 1,
     ) -> Iterator[Prediction]:
         """Draws N masks of every image in a file or a folder, as the command `ambdiff predict`: the same masks.
 
@@ -174,6 +179,7 @@ class Model:
           num_steps: network evaluations a mask; None: what the weights are meant for.
           seed: 0 to 2^32 - 1.
           progress: True shows a bar; a function is called with (cases done, cases in all).
+          smallest_part: as of `sample`.
 
         Returns:
           One prediction after the other, so that a large folder never lies in memory. A case that cannot be predicted
@@ -182,10 +188,10 @@ class Model:
         Raises:
           UserError: at once where an argument or the path cannot be meant; at the end where no case could be predicted.
         """
-        settings = self._settings(num_samples, num_steps, seed)
+        settings = self._settings(num_samples, num_steps, seed, smallest_part)
         if not isinstance(path, str | os.PathLike):
             raise UserError(f'path is {type(path).__name__}: give a file or folder, and arrays to model.sample(ARRAY)')
-        found = inputs.find(pathlib.Path(path))
+        found = inputs.find([pathlib.Path(path)])
         sources = [item.source for item in found.inputs]
         chosen = points.parse(at, sources) if isinstance(at, str) else dict.fromkeys(sources, choices.points(at))
         items = [item for item in found.inputs if item.source in chosen]
@@ -233,13 +239,14 @@ class Model:
         except UserError as error:
             raise UserError(f'{name}: {error}') from error
 
-    def _settings(self, num_samples, num_steps, seed) -> Settings:
+    def _settings(self, num_samples, num_steps, seed, smallest_part) -> Settings:
         most = self._inner.config.diffusion.num_steps
         steps = self.num_steps if num_steps is None else num_steps
         settings = Settings(
             choices.whole(num_samples, 'num_samples', 1, choices.MOST_SAMPLES),
             choices.whole(steps, 'num_steps', 1, most, ', the steps of the weights'),
             choices.whole(seed, 'seed', 0, choices.MOST_SEED),
+            choices.whole(smallest_part, 'smallest_part', 1, choices.MOST_PIXELS),
         )
         self._inner.sampler(settings)  # told before anything is read if it cannot be
         return settings

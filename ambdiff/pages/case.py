@@ -20,8 +20,11 @@ SCORES = (('ged', 'GED'), ('hm_iou', 'HM-IoU'), ('d_max', 'D max'), ('s_c', 'Sen
 UNKNOWN = (math.nan, math.nan)  # spacing
 
 
-def how_to_read(num_raters: int, num_samples: int) -> str:
-    """What the pictures of a case show."""
+def how_to_read(num_raters: int, num_samples: int, smallest_part: int = 1) -> str:
+    """What the pictures of a case show; smallest_part: pixels of the smallest that answers are told by."""
+    counted = 'Every connected part counts, down to a single pixel.'
+    if smallest_part > 1:
+        counted = f'Connected parts of fewer than {smallest_part} pixels are shown, and do not count for answers.'
     raters = wish = ''
     if num_raters:
         raters = 'carries each rater’s outline in a colour; equal outlines are shown side by side. It '
@@ -30,7 +33,7 @@ def how_to_read(num_raters: int, num_samples: int) -> str:
 most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody drew, {raters}has a
 dashed outline around the pixels that at least so many of the {num_samples} samples include: the slider sets how many.
 Probability is the share of samples that include a pixel; disagreement is the entropy of that share in bits, 0 where
-all samples agree and 1 where they split in halves.{wish} Every connected part counts, down to a single pixel.
+all samples agree and 1 where they split in halves.{wish} {counted}
 Choose any picture to enlarge it; click into the large one for the place of a pixel, measure in it with the
 ruler.</p>"""
 

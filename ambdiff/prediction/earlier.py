@@ -38,6 +38,7 @@ _SUMMARY = {
     'num_samples': int,
     'num_steps': int,
     'seed': int,
+    'smallest_part': int,
     **_SAID,
     'points': [{'at': [float], **_SAID}],
     'raters': [str],

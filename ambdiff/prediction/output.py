@@ -52,7 +52,7 @@ def save(prediction: Prediction, folder: pathlib.Path) -> list[str]:
             words = [answer.words for answer in prediction.modes]
             try:
                 path = partial / 'segmentation.dcm'
-                segmentation.write(path, prediction.volume, prediction.samples, prediction.whole.groups, words, about)
+                segmentation.write(path, prediction.volume, prediction.counted, prediction.whole.groups, words, about)
                 names.append(path.name)
             except UserError as error:
                 notes.append(printable(str(error)))
@@ -74,6 +74,7 @@ def _summary(prediction: Prediction, names: list[str], sizes: list[int], warning
         'num_samples': prediction.drawn_with.num_samples,
         'num_steps': prediction.drawn_with.num_steps,
         'seed': prediction.drawn_with.seed,
+        'smallest_part': prediction.drawn_with.smallest_part,
         **prediction.whole.to_json(),
         'points': [
             {'at': list(at), **finding.to_json()} for at, finding in zip(prediction.points, points, strict=True)

@@ -53,7 +53,7 @@ def _parts(prediction: Prediction, names: Sequence[str], warnings: Sequence[str]
         **_facts({'weights': prediction.weights, **vars(prediction.drawn_with)}),
     }
     yield header(TITLE, facts, [NOTICE])
-    yield case.how_to_read(len(prediction.raters), len(prediction.samples))
+    yield case.how_to_read(len(prediction.raters), len(prediction.samples), prediction.drawn_with.smallest_part)
     yield '<div id="cases">'
     for number, finding in enumerate(prediction.findings):
         yield f'<!--case-->{_row(prediction, finding, number, names, warnings)}<!--/case-->'
@@ -115,7 +115,7 @@ def _index(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapp
     if not summaries:
         return
     most = max(len(summary['raters']) for summary in summaries)
-    yield case.how_to_read(most, summaries[0]['num_samples'])
+    yield case.how_to_read(most, summaries[0]['num_samples'], summaries[0]['smallest_part'])
     several = sum(len(summary['points']) or 1 for summary in summaries) > 1
     if several:
         yield """<div class="list"><label>Find by name<input type="search" id="filter"></label><label>Order<select
@@ -160,6 +160,7 @@ def _facts(summary: Mapping) -> dict[str, str]:
         'masks a case (N)': str(summary['num_samples']),
         'network evaluations a mask': str(summary['num_steps']),
         'seed': str(summary['seed']),
+        'smallest part counted': f'{summary["smallest_part"]} px',
     }
 
 

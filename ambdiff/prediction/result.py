@@ -17,16 +17,25 @@ from ambdiff.prediction.values import Window
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How samples are drawn: N of an image, network evaluations each, the seed."""
+    """How samples are drawn and told apart.
+
+    Attributes:
+      num_samples: N of an image.
+      num_steps: network evaluations each.
+      seed: of all that is random.
+      smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
+        empty shares; 1: every part does. Masks and maps are as drawn in any case.
+    """
 
     num_samples: int
     num_steps: int
     seed: int
+    smallest_part: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-    """One distinct answer among the samples.
+    """One distinct answer among the samples, in which parts that are too small to count are left out.
 
     Attributes:
       share: of the samples that give it.
@@ -124,7 +133,7 @@ class Prediction:
       raters: what raters drew, [M, Z, H, W] with the bits of a row packed; M may be 0.
       rater_names: the file of each.
       notes: what had to be guessed or changed, a phrase each.
-      drawn_with: num_samples, num_steps and seed.
+      drawn_with: how, `Settings`.
       weights: {'name', 'step', 'sha256'} of the weights.
       draws: 'independent', or 'dependent' where the samples depend on each other.
       settings: what the result follows from; one with equal settings need not be made again.
@@ -190,9 +199,17 @@ class Prediction:
         return self.volume.affine
 
     @functools.cached_property
+    def counted(self) -> Samples:
+        """The samples without parts that are too small to count: what answers, areas and empty shares are of."""
+        smallest = self.drawn_with.smallest_part
+        if smallest == 1:
+            return self.samples
+        return self.samples.changed(lambda masks: modes.without_small_parts(masks, smallest))
+
+    @functools.cached_property
     def whole(self) -> Finding:
         """What the samples say of the whole image; with one point that is what they say of it."""
-        return Finding(self.samples, self.volume.spacing[1:])
+        return Finding(self.counted, self.volume.spacing[1:])
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -200,7 +217,7 @@ class Prediction:
         if len(self.points) < 2:
             return (self.whole,)
         spacing = self.volume.spacing[1:]
-        return tuple(Finding(self.samples, spacing, at, box) for at, box in zip(self.points, self.boxes, strict=True))
+        return tuple(Finding(self.counted, spacing, at, box) for at, box in zip(self.points, self.boxes, strict=True))
 
     @property
     def modes(self) -> tuple[Answer, ...]:

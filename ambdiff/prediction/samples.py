@@ -4,7 +4,7 @@
 more for masks of several classes), and only slices that were looked at are held: with a few points, those few.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -70,6 +70,13 @@ class Samples:
         """The masks inside (top, left, bottom, right) of a slice, as those of an image of that size."""
         top, left, bottom, right = box
         return Samples.of(self.on_slice(z)[:, None, top:bottom, left:right], self.num_classes)
+
+    def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> 'Samples':
+        """Samples with a function applied to all masks [N, H, W] of each slice held."""
+        result = Samples(self.shape[0], self.shape[1:], self.slices, self.num_classes)
+        for z in self.slices:
+            result.put(z, slice(None), change(self.on_slice(z)))
+        return result
 
     def pixels(self) -> np.ndarray:
         """How many pixels each mask marks, with any label, on each slice held: [N, len(slices)] int64."""

@@ -44,7 +44,15 @@ class _Weights(click.ParamType):
     f'{packaged.DEFAULT_WEIGHTS}.',
 )
 @click.option('--seed', type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help='Same seed, same masks.')
-def command(inputs, output, at, num_samples, num_steps, weights, seed) -> int:
+@click.option(
+    '--smallest-part',
+    type=click.IntRange(1, 2**24),
+    default=1,
+    show_default=True,
+    metavar='PIXELS',
+    help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
+)
+def command(inputs, output, at, num_samples, num_steps, weights, seed, smallest_part) -> int:
     """Draw plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
     DIR/index.html shows them. Several files and folders may be given.
@@ -55,6 +63,7 @@ def command(inputs, output, at, num_samples, num_steps, weights, seed) -> int:
     from ambdiff import predict
 
     flags = [f'--checkpoint={chosen}', f'--output={output}', f'--num_samples={num_samples}', f'--seed={seed}']
+    flags += [f'--smallest_part={smallest_part}']
     flags += [f'--at={at}'] if at else []
     flags += [f'--num_steps={num_steps}'] if num_steps else []
     return predict.main([*flags, *(f'--input={path}' for path in inputs)])
