@@ -1,6 +1,6 @@
 """Several processes over loopback: the same losses and masks as one, and the same end after any fault.
 
-The runs are shared by the tests; every one is of 50 steps of the tiny model.
+Two runs of the tiny model, shared by the tests: one process from start to end, and a chain of processes and faults.
 """
 
 import json
@@ -12,11 +12,12 @@ import pytest
 import tiny
 from processes import finish, start, wait_for
 
+from ambdiff import evaluate, train
 from ambdiff.errors import UserError
 from ambdiff.runtime import hosts
 
-STEPS = 50
-FIELDS = {'train.num_steps': STEPS, 'train.log_every': 1, 'train.checkpoint_every': 10, 'train.keep_checkpoints': 3}
+STEPS = 60
+FIELDS = {'train.num_steps': STEPS, 'train.log_every': 1, 'train.checkpoint_every': 10, 'train.keep_checkpoints': 9}
 # One evaluation, a level set of the raters' share: masks that hold something although little is learned yet.
 FIELDS |= {'sample.num_steps': 1}
 
@@ -31,39 +32,34 @@ def data(tmp_path_factory):
 def one(data, tmp_path_factory):
     """One process with one device, uninterrupted."""
     workdir = tmp_path_factory.mktemp('one')
-    assert finish(start(tiny.flags(data, workdir, **FIELDS), log=workdir / 'log')) == [0]
+    config = tiny.config(data, **FIELDS)
+    assert train.train(config, workdir)
+    evaluate.evaluate(config, workdir)
     return workdir
 
 
 @pytest.fixture(scope='module')
-def two(data, tmp_path_factory):
-    """Two processes; kill -9 to one of them on the way, to the other one later, and the same command again."""
-    workdir = tmp_path_factory.mktemp('two')
+def chain(data, tmp_path_factory):
+    """One run by four processes of two devices that split the state (FSDP), then by two of one that hold it whole.
+
+    The four end by SIGTERM to one of them. The two end by kill -9 to the second, and again by kill -9 to the first; the
+    same command a third time ends the run. What the processes said is in the files four.0 .. 3 and two.0 .. 1.
+    """
+    workdir = tmp_path_factory.mktemp('chain')
     flags = tiny.flags(data, workdir, **FIELDS)
-    for step, victim in ((10, 1), (30, 0)):
-        running = start(flags, 2, 1, workdir / 'log')
-        wait_for(workdir / 'checkpoints' / str(step), running)
+    running = start([*flags, '--config.mesh.fsdp=True'], 4, 2, workdir / 'four')
+    wait_for(workdir / 'checkpoints' / '10', running)
+    running[2].send_signal(signal.SIGTERM)
+    assert finish(running) == [0, 0, 0, 0]
+    for victim in (1, 0):
+        newest = max(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
+        running = start(flags, 2, 1, workdir / 'two')
+        wait_for(workdir / 'checkpoints' / str(newest // 10 * 10 + 10), running)
         running[victim].kill()
         statuses = finish(running, 300)
         assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] != 0
-    assert finish(start(flags, 2, 1, workdir / 'log')) == [0, 0]
+    assert finish(start(flags, 2, 1, workdir / 'two')) == [0, 0]
     return workdir
-
-
-@pytest.fixture(scope='module')
-def four(data, tmp_path_factory):
-    """Four processes of two devices that split the state (FSDP); SIGTERM to one of them, and the rest on two of one.
-
-    (workdir, exit statuses of the four)
-    """
-    workdir = tmp_path_factory.mktemp('four')
-    flags = [*tiny.flags(data, workdir, **FIELDS), '--config.mesh.fsdp=True']
-    running = start(flags, 4, 2, workdir / 'log')
-    wait_for(workdir / 'checkpoints' / '10', running)
-    running[2].send_signal(signal.SIGTERM)
-    statuses = finish(running)
-    assert finish(start([*flags, '--config.mesh.fsdp=False'], 2, 1, workdir / 'log')) == [0, 0]
-    return workdir, statuses
 
 
 def losses(workdir):
@@ -76,42 +72,34 @@ def masks(workdir):
         return {name: saved[name] for name in saved.files}
 
 
-def assert_same_run(workdir, one):
-    mine, whole = losses(workdir), losses(one)
+def test_any_processes_learn_and_sample_what_one_device_does_through_faults(chain, one):
+    mine, whole = losses(chain), losses(one)
     assert list(mine) == list(whole) == list(range(1, STEPS + 1))
     np.testing.assert_allclose(list(mine.values()), list(whole.values()), atol=1e-5)
-    drawn, reference = masks(workdir), masks(one)
+    drawn, reference = masks(chain), masks(one)
     assert len(reference['samples']) == 7 and reference['samples'].any()
     for name in reference:
         np.testing.assert_array_equal(drawn[name], reference[name])
 
 
-def test_two_processes_learn_and_draw_what_one_device_does_through_kills(two, one):
-    assert_same_run(two, one)
-    said = (two / 'log.0').read_text()
-    assert said.count('going on from step') == 2 and 'going on from step 0' not in said
-    assert 'start all of them again' in said + (two / 'log.1').read_text()
-
-
-def test_sigterm_to_one_of_four_processes_saves_on_all_at_the_same_step(four):
-    workdir, statuses = four
-    assert statuses == [0, 0, 0, 0]
-    said = (workdir / 'log.0').read_text()
+def test_sigterm_to_one_of_four_processes_saves_on_all_at_the_same_step(chain):
+    said = (chain / 'four.0').read_text()
     step = int(said.split('stopped by SIGTERM at step ')[1].split(':')[0])
     assert step >= 10 and 'the same command goes on from there' in said
-    assert f'going on from step {step} ' in said
+    assert f'going on from step {step} ' in (chain / 'two.0').read_text()
 
 
-def test_a_state_split_over_eight_devices_goes_on_on_two_to_the_same_end(four, one):
-    assert_same_run(four[0], one)
+def test_killed_processes_go_on_from_the_newest_checkpoint_and_the_others_say_so(chain):
+    said = (chain / 'two.0').read_text()
+    assert said.count('going on from step') == 3 and 'going on from step 0' not in said
+    assert 'start all of them again' in said + (chain / 'two.1').read_text()
 
 
-def test_only_the_first_process_writes_and_speaks(four):
-    workdir, _ = four
-    assert 'step 5/50' in (workdir / 'log.0').read_text()
+def test_only_the_first_process_writes_and_speaks(chain):
+    assert 'step 5/60' in (chain / 'four.0').read_text()
     for number in (1, 2, 3):
-        said = (workdir / f'log.{number}').read_text()
-        assert 'step 5/50' not in said and 'Traceback' not in said
+        said = (chain / f'four.{number}').read_text()
+        assert 'step 5/60' not in said and 'Traceback' not in said
 
 
 def test_shares_cover_everything_and_are_equally_long(monkeypatch):
