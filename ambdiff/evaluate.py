@@ -143,26 +143,9 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
     }
     notice = sources.notice(config.data)
     files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice)
-    _tell(result, found, notice, folder)
+    files.tell(result, found, notice, folder)
     hosts.meet('evaluation is written')
     return result
-
-
-def _tell(result: dict, found: scores.Scores, notice: str, folder: pathlib.Path) -> None:
-    """Prints what was found."""
-    print(files.format_table(found.table))
-    print(f'+- is one standard error, clustered by {result["stderr_clustered_by"]}; samples are {found.draws}')
-    for key, reason in found.undefined.items():
-        print(f'{key}: {reason}')
-    for number, row in result.get('by_num_samples', {}).items():
-        print(
-            f'N = {number:4}: ' + ', '.join(f'{k} {v:.3f} +- {row["stderr"][k]:.3f}' for k, v in row['metrics'].items())
-        )
-    for label, means in result.get('per_class', {}).items():
-        print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
-    if notice:
-        print(notice.strip())
-    print(f'{folder / "report.html"}')
 
 
 if __name__ == '__main__':

@@ -79,6 +79,19 @@ def load(name: str, **more: Any):
     return command.load_config(file, [*click.get_current_context().meta[_GIVEN], *given]), file
 
 
+def data(**more: Any):
+    """The data group for reading masks alone: of the fields given, at the size of what it is matched with.
+
+    Raises:
+      UserError: no such field, or a value that does not suit it.
+    """
+    from ambdiff import command
+
+    given = [f'data.{field}={value}' for field, value in {'image_size': 0, **more}.items()]
+    fields = click.get_current_context().meta[_GIVEN]
+    return command.load_config(packaged.config('lidc'), [*given, *fields]).data
+
+
 def folder(given: str | None, file: str) -> pathlib.Path:
     """The workdir: the one given, or runs/<name of the config>.
 

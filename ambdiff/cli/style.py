@@ -73,6 +73,8 @@ class Group(Examples, click.Group):
             status = _tell(_sentence(error))
         except UserError as error:
             status = _tell(str(error))
+        except OSError as error:
+            status = _tell(f'cannot be read or written: {error}')
         except (click.Abort, KeyboardInterrupt):
             status = _tell('interrupted', 130)
         sys.exit(status or 0)

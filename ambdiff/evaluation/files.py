@@ -3,7 +3,8 @@
 metrics.json    what was measured and how, NaN as null, `undefined` saying why
 per_image.csv   a line an image: case, patient, every metric; blank where undefined
 masks.npz       samples [n, N, H, W / 8] and raters [n, M, H, W / 8] as bits along W (labels [n, N, H, W] for several
-                classes), present [n, M], case [n], patient [n]
+                classes), width (W), present [n, M], case [n], patient [n], draws ('independent' or 'dependent'), and
+                image [n, H, W, C] uint8 where all of them take at most 64 MiB
 report.html     one page to look at
 """
 
@@ -20,6 +21,8 @@ import numpy as np
 from ambdiff import files, report
 from ambdiff.evaluation.cases import Cases
 from ambdiff.evaluation.scores import Means, Scores
+
+_MOST_PIXELS = 1 << 26  # of all images together that masks.npz holds
 
 
 def write(
@@ -53,7 +56,7 @@ def write(
     names = ('per_image.csv', 'masks.npz', 'report.html', 'metrics.json')
     with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary):
         per_image.write(per_image_table(scores, cases).encode())
-        _pack(masks, cases, samples, num_classes)
+        _pack(masks, cases, samples, num_classes, scores.draws)
         html.writelines(piece.encode() for piece in page)
         summary.write(json.dumps(_finite(result), indent=2, allow_nan=False).encode())
 
@@ -83,16 +86,38 @@ def format_table(table: Mapping[str, tuple[Means, Means]]) -> str:
     return '\n\n'.join(blocks)
 
 
-def _pack(file: BinaryIO, cases: Cases, samples: np.ndarray, num_classes: int) -> None:
+def tell(result: Mapping, found: Scores, notice: str, folder: pathlib.Path) -> None:
+    """Prints what was found."""
+    print(format_table(found.table))
+    print(f'+- is one standard error, clustered by {result["stderr_clustered_by"]}; samples are {found.draws}')
+    for key, reason in found.undefined.items():
+        print(f'{key}: {reason}')
+    for number, row in result.get('by_num_samples', {}).items():
+        print(
+            f'N = {number:4}: ' + ', '.join(f'{k} {v:.3f} +- {row["stderr"][k]:.3f}' for k, v in row['metrics'].items())
+        )
+    for label, means in result.get('per_class', {}).items():
+        print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
+    if notice:
+        print(notice.strip())
+    print(f'{folder / "report.html"}')
+
+
+def _pack(file: BinaryIO, cases: Cases, samples: np.ndarray, num_classes: int, draws: str) -> None:
     # Bits where a mask is yes or no; labels of several classes as they are.
     pack = lambda masks: np.packbits(masks, axis=-1) if num_classes == 1 else masks
+    few = cases.images.size <= _MOST_PIXELS and cases.images.any()
+    images = {'image': np.rint(cases.images.clip(0, 1) * 255).astype(np.uint8)} if few else {}
     np.savez_compressed(
         file,
+        **images,
         samples=pack(samples),
         raters=pack(cases.raters),
+        width=samples.shape[-1],
         present=cases.present,
         case=np.array(cases.names),
         patient=np.array(cases.patients),
+        draws=draws,
     )
 
 

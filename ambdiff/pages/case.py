@@ -104,6 +104,30 @@ def view(
 {strip}<h4>Samples, by area</h4><div class="tiles">{sample_tiles}</div>"""
 
 
+def strips(name: str, image: np.ndarray, rows: Sequence[tuple[str, np.ndarray]], num_raters: int) -> str:
+    """The HTML of one image with rows of masks below each other, all in one window.
+
+    name starts the ids of its elements; image [H, W, C] float in [0, 1]; rows (title, masks [K, H, W] bool), the first
+    `num_raters` of them raters', who have colours of their own; the others are shown by area.
+    """
+    frame = Frame(*crop(np.concatenate([masks for _, masks in rows]).any(0)), UNKNOWN)
+    held = report_viewer.image_svg(figures.pictures(image)[0], frame)
+    store = strips = ''
+    for row, (title, masks) in enumerate(rows):
+        shown, tiles = html.escape(title, quote=True), ''
+        of_raters = row < num_raters
+        order = range(len(masks)) if of_raters else np.argsort(masks.sum((1, 2)), kind='stable').tolist()
+        for i in order:
+            colours = figures.RATER_COLOURS
+            colour = colours[i % len(colours)] if of_raters else figures.SAMPLE_COLOUR
+            store += f'<g id="{name}-{row}-{i}">{figures.mask_svg(masks[i], colour)}</g>'
+            tiles += _tile(name, frame, f'{row}-{i}', masks[i], f'{shown} {i + 1}')
+        strips += f'<h4>{shown}</h4><div class="tiles">{tiles}</div>'
+    return (
+        f"""<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>{store}</defs></svg>{strips}"""
+    )
+
+
 def crop(union: np.ndarray, smallest: int = 24) -> tuple[int, int, int, int]:
     """Mask [H, W] bool -> (top, left, height, width) of a window around it, square where the image allows.
 

@@ -226,12 +226,25 @@ def _mask(path, image_path, image, num_classes):
     return labels(path, mask.values[..., 0], num_classes, _is_jpeg(path), mask.white), mask.notes
 
 
+def stack(path: pathlib.Path, num_classes: int) -> np.ndarray:
+    """The masks of a file by itself, uint8 [K, Z, H, W]: K along the fourth axis of a NIfTI, else 1.
+
+    Raises:
+      UserError: unreadable, or of other values than a mask has.
+    """
+    volume = image_files.read(path, channels=image_files.count_channels(path), classes=num_classes)
+    values = np.moveaxis(volume.values, -1, 0)
+    return labels(path, values, num_classes, _is_jpeg(path), volume.white)
+
+
 def _is_jpeg(path):
     with path.open('rb') as file:
         return file.read(3) == b'\xff\xd8\xff'
 
 
-def labels(path: pathlib.Path, values: np.ndarray, num_classes: int, lossy: bool = False, white: int = 0) -> np.ndarray:
+def labels(
+    path: pathlib.Path | str, values: np.ndarray, num_classes: int, lossy: bool = False, white: int = 0
+) -> np.ndarray:
     """Stored values of a mask -> uint8 of the same shape: 0 and 1, or 0 .. K, by the rule of the module docstring."""
     if lossy:
         if num_classes > 1:

@@ -71,6 +71,20 @@ def read(path: str | os.PathLike, *, channels: int = 1, classes: int = 0) -> Vol
     return _finite(path, volume, classes)
 
 
+def count_channels(path: pathlib.Path) -> int:
+    """The length of a NIfTI's fourth axis; 1 of any other file, and of one that cannot be read, which `read` tells."""
+    import nibabel
+
+    try:
+        head = _head(path, 4)
+        if not head.startswith(signature.GZIP) and not signature.nifti_version(head):
+            return 1
+        shape = nibabel.load(path).shape
+    except Exception:  # a stranger's file can break a reader in any way
+        return 1
+    return max([size for size in shape[3:] if size > 1], default=1)
+
+
 def strange(path: pathlib.Path) -> str:
     """What a file is that is no image of a kind that is read, one line that names it; '' where its start is one's."""
     try:
