@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -276,3 +277,22 @@ def test_the_values_of_other_modalities_are_checked_too(model, monkeypatch):
 
 def test_a_prediction_of_the_command_is_the_same_value():
     assert ambdiff.Prediction is result.Prediction
+
+
+def test_the_page_on_python_names_every_argument():
+    text = (ROOT / 'docs' / 'api.md').read_text('utf-8')
+    sample = re.findall(r'^\| `(\w+)` \|', text.partition('## model.sample')[2].partition('\n## ')[0], re.MULTILINE)
+    assert sample == [name for name in inspect.signature(ambdiff.Model.sample).parameters if name != 'self']
+    for function in ('model.predict', 'ambdiff.score'):
+        (given,) = re.findall(rf'`{function}\((.*?=.*?)\)`', text)
+        names = [part.partition('=')[0] for part in given.split(', ')]
+        real = ambdiff.score if function == 'ambdiff.score' else ambdiff.Model.predict
+        assert names == [name for name in inspect.signature(real).parameters if name != 'self']
+    members = re.findall(r'`\.(\w+)', text.partition('## Prediction')[2].partition('\n## ')[0])
+    assert all(
+        hasattr(result.Prediction, m)
+        or m in ('notes', 'draws')
+        or hasattr(result.Answer, m)
+        or m in result.Answer.__dataclass_fields__
+        for m in members
+    )

@@ -1,7 +1,9 @@
 """Weights and configs by name, from a checkout and from an installed wheel."""
 
+import configparser
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -99,3 +101,12 @@ def test_what_is_not_there_is_told_with_what_was_meant(find, given, said, tmp_pa
     with pytest.raises(UserError, match=said) as raised:
         find(given)
     assert '\n' not in str(raised.value) and '\x00' not in str(raised.value)
+
+
+def test_the_image_takes_extras_that_are_there_and_runs_the_command():
+    text = (ROOT / 'launch' / 'Dockerfile').read_text('utf-8')
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    named = set(re.findall(r'EXTRA=(\w+)', text))
+    assert named == {'cuda', 'tpu'} and named <= set(setup['options.extras_require'])
+    assert 'ENTRYPOINT ["ambdiff"]' in text and 'ambdiff = ' in setup['options.entry_points']['console_scripts']
