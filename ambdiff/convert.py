@@ -227,8 +227,8 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
 
 
 def _load(source: str, config: ml_collections.ConfigDict):
-    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return checkpoint.load_weights(source, config, where)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return checkpoint.load_weights(source, config, sharding)
 
 
 def pack_checkpoint(source: str, config: ml_collections.ConfigDict, output: str) -> None:

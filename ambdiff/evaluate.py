@@ -45,7 +45,7 @@ def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[i
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
     """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
 
-    Each process draws the masks of its share of the images; what they drew is gathered once, and the main process
+    Each process samples its shard of the images; the samples are gathered once, and the main process
     measures and writes. The others return {}.
 
     After training, config.checkpoint is where that started: `trained_here` evaluates what it came to.
@@ -85,14 +85,14 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
     """`evaluate` in its folder; largest: the config with the most masks that any N asks for."""
     number = config.sample.num_samples
     chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
-    rows = hosts.share(len(chosen))
+    rows = hosts.shard(len(chosen))
     cases = cases_lib.load(source, chosen[rows])
     sampler = sampling.Sampler(largest, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), streams.EVALUATION)
     drawn = sampler(weights, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
     cases, drawn = cases_lib.gather(cases, drawn, len(chosen))
     if not hosts.is_main():
-        hosts.meet('evaluation is written')
+        hosts.barrier('evaluation is written')
         return {}
     samples = drawn[:, :number]
     found = scores.compute(
@@ -144,7 +144,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
     notice = sources.notice(config.data)
     files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice)
     files.tell(result, found, notice, folder)
-    hosts.meet('evaluation is written')
+    hosts.barrier('evaluation is written')
     return result
 
 

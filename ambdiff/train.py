@@ -18,11 +18,10 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import methods, optim, report, sampling, streams
-from ambdiff import metrics as metrics_lib
+from ambdiff import methods, optim, streams
 from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
-from ambdiff.evaluation import cases as cases_lib
+from ambdiff.evaluation import validation
 from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import faults, flops, hosts, sharding
 from ambdiff.runtime.checkpoint import Checkpointer, load_weights, sampling_item
@@ -105,38 +104,6 @@ def make_train_step(config: ml_collections.ConfigDict, method: Method, optimiser
     return step
 
 
-class _Validation:
-    """A few held-out images: masks drawn from the EMA, their metrics, and a picture of them."""
-
-    def __init__(self, config):
-        try:
-            source = sources.open_source(config.data, 'validation')
-        except UserError as error:
-            raise UserError(f'{error}; to train without validation: --config.train.sample_every=0') from error
-        chosen = np.array(cases_lib.evenly_spaced(len(source), config.train.sample_images))
-        self._rows, self._total = hosts.share(len(chosen)), len(chosen)
-        self._cases = cases_lib.load(source, chosen[self._rows])
-        self._num_classes = config.data.num_classes
-        self._key = jax.random.fold_in(jax.random.key(config.seed), streams.VALIDATION)
-        self._mesh = sharding.local_mesh()
-        self._sampler = sampling.Sampler(config, methods.create(config), self._mesh)
-
-    def __call__(self, weights: Weights) -> tuple[dict[str, float], bytes]:
-        """Metrics and picture, on the main process; all processes call it together."""
-        samples = self._sampler(
-            sharding.local_copy(weights, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
-        )
-        cases, samples = cases_lib.gather(self._cases, samples, self._total)
-        if not hosts.is_main():
-            return {}, b''
-        values, _ = metrics_lib.per_class(cases.raters, samples, self._num_classes, self._sampler.draws, cases.present)
-        means, _ = metrics_lib.summarize(values)
-        names = ('ged', 'hm_iou', 'd_max', 'ci')
-        values = {f'validation/{name}': means[name] for name in names}
-        values['validation/empty_share'] = float((~samples.any((2, 3))).mean())
-        return values, report.sample_grid(cases.images[:8], cases.raters[:8] > 0, samples[:8] > 0)
-
-
 class _Setup:
     """What stays the same while a run starts, goes back and goes on: method, data, placement, the compiled step."""
 
@@ -161,7 +128,7 @@ class _Setup:
         logger.info('training on %s', sources.describe(self.rows.source))
         if sources.notice(config.data):
             logger.info('%s', sources.notice(config.data))
-        self.validate = _Validation(config) if train.sample_every else None
+        self.validate = validation.Validation(config) if train.sample_every else None
         init = lambda key: create_state(config, self.method, self.optimiser, key)
         abstract = jax.eval_shape(init, jax.random.key(config.seed))
         self.shardings = sharding.state_shardings(self.mesh, abstract, config.mesh.fsdp)
@@ -228,7 +195,7 @@ class _Setup:
         began = time.perf_counter()
         self.step_fn = jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(*arguments).compile()
         logger.info('compiled in %.0f s', time.perf_counter() - began)
-        hosts.meet('compiled')
+        hosts.barrier('compiled')
         kinds = {'parameters': state.params, 'EMA': state.ema, 'optimiser': state.opt_state}
         kinds |= {'state': state.carried} if jax.tree.leaves(state.carried) else {}
         held = {name: sharding.bytes_per_device(tree) for name, tree in kinds.items()}
@@ -248,7 +215,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
         run = _Setup(config)
         if hosts.is_main():
             workdir.mkdir(parents=True, exist_ok=True)
-        hosts.meet('the workdir is there')
+        hosts.barrier('the workdir is there')
         with faults.only_run(workdir), Checkpointer(workdir, config.train.keep_checkpoints) as checkpointer:
             rollbacks = faults.Rollbacks(config.train)
             rollbacks.know_data(run.rows.source, config.data)

@@ -102,13 +102,13 @@ def test_only_the_first_process_writes_and_speaks(chain):
         assert 'step 5/60' not in said and 'Traceback' not in said
 
 
-def test_shares_cover_everything_and_are_equally_long(monkeypatch):
+def test_shards_cover_everything_and_are_equally_long(monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda: 4)
-    shares = []
+    shards = []
     for number in range(4):
         monkeypatch.setattr(jax, 'process_index', lambda number=number: number)
-        shares.append(hosts.share(5).tolist())
-    assert shares == [[0, 1], [2, 3], [4, 4], [4, 4]]
+        shards.append(hosts.shard(5).tolist())
+    assert shards == [[0, 1], [2, 3], [4, 4], [4, 4]]
 
 
 @pytest.mark.parametrize(

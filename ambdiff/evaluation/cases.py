@@ -47,7 +47,7 @@ def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
 
 
 def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:
-    """The cases and samples of all processes, `total` of them, from each one's share (`hosts.share`)."""
+    """The cases and samples of all processes, `total` of them, from each one's shard (`hosts.shard`)."""
     arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
     names, patients = (hosts.gather_texts(texts, total) for texts in (cases.names, cases.patients))
     return Cases(*arrays[:3], names, patients), arrays[3]

@@ -179,7 +179,7 @@ class Checkpointer:
             place = aside / (f'{step}.{number}' if number else str(step))
             os.replace(self.folder / str(step), place)
             logger.warning('checkpoint %d is skipped and put aside as %s: %s', step, place, reason)
-        hosts.meet('checkpoints are tidy')
+        hosts.barrier('checkpoints are tidy')
         self._manager.reload()
         return good
 
@@ -236,12 +236,12 @@ def _check_architecture(saved: ml_collections.ConfigDict, config: ml_collections
         )
 
 
-def _shapes(method: Method, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> Weights:
+def _shapes(method: Method, config: ml_collections.ConfigDict, sharding: jax.sharding.Sharding) -> Weights:
     """Shapes of all that a method learns and carries."""
     size = config.data.image_size
     image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), np.float32)
     params, state = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), Weights(params, state))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), Weights(params, state))
 
 
 def _existing(path: str) -> pathlib.Path:
@@ -269,7 +269,7 @@ def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
     return folder, step
 
 
-def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.sharding.Sharding) -> tuple[Weights, int]:
+def load_weights(path: str, config: ml_collections.ConfigDict, sharding: jax.sharding.Sharding) -> tuple[Weights, int]:
     """(averaged weights and the method's state, step) from a workdir, a step's folder or a .safetensors file.
 
     A checkpoint gives all that the method had learned, a file what sampling needs.
@@ -277,7 +277,7 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
     Args:
       path: what config.checkpoint says.
       config: must agree with the one the weights were trained with.
-      where: placement of every array.
+      sharding: of every array.
 
     Raises:
       UserError: nothing there, not readable, or of another method or architecture.
@@ -285,7 +285,7 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
     place = _existing(path)
     method = methods.create(config)
     if place.is_file():
-        return _load_file(place, config, method, where)
+        return _load_file(place, config, method, sharding)
     folder, step = _find_step(place)
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
@@ -293,7 +293,7 @@ def load_weights(path: str, config: ml_collections.ConfigDict, where: jax.shardi
         saved = config_saved.restored(saved, path)
         _check_architecture(saved, config, method, path)
         # It holds what its own config trains, which need not be what this one does.
-        shapes = _shapes(methods.create(saved), saved, where)
+        shapes = _shapes(methods.create(saved), saved, sharding)
         restored = _restore(manager, folder, step, ema=ocp.args.StandardRestore(sampling_item(shapes)))['ema']
     weights = Weights(restored['ema'], restored.get('state', shapes.state))
     weights_file.check(weights_file.packed(weights), folder / str(step))
@@ -319,14 +319,14 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     return config_saved.restored(saved, path)
 
 
-def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, method: Method, where: jax.sharding.Sharding):
+def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, method: Method, sharding: jax.sharding.Sharding):
     loaded, saved, step = weights_file.load_safetensors(path)
     _check_architecture(saved, config, method, path)
-    shapes = _shapes(method, config, where)
+    shapes = _shapes(method, config, sharding)
     wanted = weights_file.packed(Weights(method.for_sampling(shapes.params), shapes.state))
     have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))  # it may hold more
     wrong = [n for n in want if n not in have or have[n].shape != want[n].shape]
     if wrong:
         raise UserError(f'{path} does not fit the model, for instance at {wrong[0]}')
     tree = traverse_util.unflatten_dict({n: have[n] for n in want}, sep='/')
-    return jax.device_put(weights_file.unpacked(tree), where), step
+    return jax.device_put(weights_file.unpacked(tree), sharding), step

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from ambdiff.errors import UserError
 
-_meetings = itertools.count()  # the same on every process: all call `meet` in the same order
+_barriers = itertools.count()  # the same on every process: all call `barrier` in the same order
 
 
 def join(address: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -52,17 +52,17 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def share(total: int) -> np.ndarray:
+def shard(total: int) -> np.ndarray:
     """Which of `total` items are this process's: as many for each, the last ones repeated where they do not suffice."""
     size = -(-total // jax.process_count())
     return np.minimum(np.arange(size) + jax.process_index() * size, total - 1)
 
 
 def gather(tree: Any, total: int) -> Any:
-    """Arrays [len(share(total)), ..] of every process -> [total, ..], the same on all; all call it together."""
+    """Arrays [len(shard(total)), ..] of every process -> [total, ..], the same on all; all call it together."""
     if jax.process_count() == 1:
         return tree
-    meet('gather')
+    barrier('gather')
     return jax.tree.map(lambda x: x[:total], multihost_utils.process_allgather(tree, tiled=True))
 
 
@@ -76,7 +76,7 @@ def from_main(value: int) -> int:
     """The main process's value; all call it together."""
     if jax.process_count() == 1:
         return value
-    meet('from main')
+    barrier('from main')
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
@@ -85,12 +85,12 @@ def any_of(value: bool) -> bool:
     return bool(gather(np.array([value]), jax.process_count()).any())
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits until every process is here, up to an hour.
 
     By the coordinator, not by the devices: on CPUs these give up after 30 s, which is less than one process can be
     behind another in compiling or writing.
     """
     if jax.process_count() > 1:
-        barrier = ocp.multihost.get_barrier_sync_fn()
-        barrier(key=f'{name} {next(_meetings)}', timeout_ms=3_600_000)
+        wait = ocp.multihost.get_barrier_sync_fn()
+        wait(key=f'{name} {next(_barriers)}', timeout_ms=3_600_000)
