@@ -23,6 +23,8 @@ from absl import flags
 
 from ambdiff.prediction.model import Model
 
+pytest_plugins = ['browser']  # fixtures of the pages in a browser
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
 

@@ -2,10 +2,15 @@
 
 import sqlite3
 
+import ml_collections
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from skimage.draw import polygon_perimeter
+
+from ambdiff.data import sources
+from ambdiff.data.example import SPLITS
+from ambdiff.errors import UserError
 
 # dtype, slope, intercept, orientation: GE, Siemens, Philips and Toshiba write these; the last ones are turned.
 SCANNERS = [
@@ -172,3 +177,36 @@ class SmallLidc:
                 f'<ResponseHeader><SeriesInstanceUid>{series}</SeriesInstanceUid></ResponseHeader>'
                 f'{"".join(sessions)}</LidcReadMessage>'
             )
+
+
+SIZE = 64
+
+
+def settings(small, build_dir, **changes):
+    fields = {
+        'path': str(small.root),
+        'builder': 'lidc',
+        'build_dir': str(build_dir),
+        'outlines': str(small.database),
+        'lidc_split': 'patient',
+        'image_size': SIZE,
+        'spacing': 0.0,
+        'intensity': 'hu_window',
+        'hu_window': (-1000.0, 400.0),
+        'fit': 'crop',
+        'num_raters': 4,
+        'num_classes': 1,
+        'channels': 1,
+    }
+    return ml_collections.ConfigDict(fields | changes)
+
+
+def records(data):
+    """Every stored record of every split, with the example that the program sees."""
+    for split in SPLITS:
+        try:
+            source = sources.open_source(data, split)
+        except UserError:
+            continue
+        for row in range(len(source)):
+            yield split, source.stored[row], source[row]

@@ -12,10 +12,10 @@ import pytest
 import test_hpunet_crops as hpunet
 import test_knegt_pickle as knegt
 import test_ms_mri as ms
+from case_files import cut_short, save, settings, write_case, write_table, write_volume
+from layout_files import write_case as write_cimd_case
+from layout_files import write_hdf5
 from PIL import Image
-from test_case_folder import cut_short, save, settings, write_case, write_table, write_volume
-from test_sources import write_case as write_cimd_case
-from test_sources import write_hdf5
 
 from ambdiff.data import check, survey
 from ambdiff.data.layouts import knegt_pickle

@@ -1,43 +1,14 @@
-"""DICOM headers that are odd, damaged or hostile: the right value, or unknown and noted, or one line."""
+"""DICOM headers that are odd, damaged or hostile: the right geometry, or unknown and noted, or one line."""
 
-import time
-import warnings
-
-import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import HU, STORED, odd, series, values, write
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import EnhancedCTImageStorage, ExplicitVRBigEndian, RLELossless
-from test_dicom import AXIAL, series, write
+from pydicom.uid import ExplicitVRBigEndian
 
 from ambdiff.data.files import dicom, images
 from ambdiff.errors import UserError
-
-STORED = np.arange(24, dtype=np.uint16).reshape(4, 6)
-HU = STORED - 1024.0
-
-
-def odd(path, *, stored=STORED, base=None, **elements):
-    """A slice with elements (VR, value) that pydicom would not write by itself."""
-    header = pydicom.dcmread(write(path, stored, **(base or {})))
-    for name, (vr, value) in elements.items():
-        tag = pydicom.datadict.tag_for_keyword(name)
-        if vr == 'DS':
-            raw = pydicom.dataelem.RawDataElement(tag, 'DS', len(value), value.encode(), 0, False, True)
-            header[tag] = raw
-        else:
-            header.add(pydicom.DataElement(tag, vr, value, validation_mode=pydicom.config.IGNORE))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        header.save_as(path)
-    return path
-
-
-def values(read):
-    return read.values[..., 0]
-
 
 SPACINGS = [
     ('DS', '0\\0'),
@@ -154,31 +125,6 @@ def test_a_ratio_of_pixels_is_told_where_it_is_all_there_is_or_contradicts(tmp_p
     assert images.read(write(tmp_path / 'c.dcm', STORED, PixelAspectRatio=[1, 1])).notes == ()
 
 
-@pytest.mark.parametrize(
-    ('slope', 'intercept', 'told'),
-    [
-        (0, 0, 'RescaleSlope 0 and'),
-        ('nan', 0, 'RescaleSlope nan'),
-        (1, '1e999', 'RescaleIntercept 1e999'),
-        ('1e30', 0, 'RescaleSlope 1e30'),
-        ('one', 0, 'are no rescale'),
-        ('1\\2', 0, 'are no rescale'),
-    ],
-)
-def test_a_rescale_that_is_none_is_refused(tmp_path, slope, intercept, told):
-    path = odd(tmp_path / 'a.dcm', RescaleSlope=('DS', str(slope)), RescaleIntercept=('DS', str(intercept)))
-    with pytest.raises(UserError, match=rf'a\.dcm: .*{told}.*; export it again'):
-        images.read(path)
-
-
-def test_a_rescale_that_gives_no_hounsfield_units_or_is_half_is_told(tmp_path):
-    read = images.read(write(tmp_path / 'a.dcm', STORED, RescaleSlope=5000))
-    assert read.units == 'arbitrary' and 'give no Hounsfield units' in read.notes[0]
-    half = images.read(write(tmp_path / 'b.dcm', STORED, RescaleSlope=None))
-    assert half.units == 'arbitrary' and 'one of RescaleSlope and RescaleIntercept is missing' in half.notes[0]
-    np.testing.assert_array_equal(values(half)[0], STORED)
-
-
 ODD = {
     'ImageType a number': {'ImageType': ('US', 7)},
     'ImageType a sequence': {'ImageType': ('SQ', [Dataset()])},
@@ -201,27 +147,6 @@ def test_elements_of_odd_types_cost_no_more_than_themselves(tmp_path, what):
     np.testing.assert_array_equal(values(read)[0], HU)
     assert all(note.startswith('PixelPadding') for note in read.notes)
     assert len(read.notes) == what.startswith('padding')
-
-
-def lookup(**elements):
-    table = Dataset()
-    for name, value in elements.items():
-        setattr(table, name, value)
-    return ('SQ', [table])
-
-
-def test_a_modality_lookup_is_looked_up_or_refused(tmp_path):
-    bare = {'RescaleSlope': None, 'RescaleIntercept': None}
-    whole = lookup(LUTDescriptor=[24, 0, 16], LUTData=(3 * STORED).tobytes(), ModalityLUTType='US')
-    read = images.read(odd(tmp_path / 'a.dcm', base=bare, ModalityLUTSequence=whole))
-    np.testing.assert_array_equal(values(read)[0], 3 * STORED)
-    for table in (lookup(), lookup(LUTDescriptor=[24, 0, 16]), lookup(LUTDescriptor=[24, 0], LUTData=b'ab')):
-        with pytest.raises(UserError, match=r'b\.dcm: .*; (copy or )?export it again'):
-            images.read(odd(tmp_path / 'b.dcm', base=bare, ModalityLUTSequence=table))
-    for none in (('SQ', []), ('LO', 'abc')):
-        np.testing.assert_array_equal(
-            values(images.read(odd(tmp_path / 'c.dcm', base=bare, ModalityLUTSequence=none)))[0], STORED
-        )
 
 
 REFUSED = {
@@ -262,30 +187,6 @@ def test_a_private_way_of_storing_is_named(tmp_path):
         images.read(tmp_path / 'a.dcm')
 
 
-@pytest.mark.parametrize('frames', [500_000_000, 60_000])
-def test_a_small_file_cannot_claim_many_frames(tmp_path, frames):
-    path = write(tmp_path / 'a.dcm', STORED[:1, :1], NumberOfFrames=frames)
-    header = pydicom.dcmread(path)
-    header.file_meta.TransferSyntaxUID = RLELossless
-    header.PixelData = encapsulate([bytes(64)])
-    header['PixelData'].VR, header['PixelData'].is_undefined_length = 'OB', True
-    header.save_as(path)
-    start = time.perf_counter()
-    with pytest.raises(UserError, match=r'a\.dcm: truncated, \d+ bytes where its header claims'):
-        images.read(path)
-    assert time.perf_counter() - start < 2
-
-
-def test_a_thousand_frames_of_rle_are_decoded_in_turn(tmp_path):
-    stored = np.random.default_rng(0).integers(0, 4096, (1000, 3, 4), np.uint16)
-    header = pydicom.dcmread(write(tmp_path / 'a.dcm', stored, ImagePositionPatient=None))
-    header.compress(RLELossless, generate_instance_uid=False)
-    header.save_as(tmp_path / 'a.dcm')
-    read = images.read(tmp_path / 'a.dcm')
-    np.testing.assert_array_equal(values(read), stored - 1024.0)
-    assert read.notes == ('its frames tell no positions, and are taken in their order',)
-
-
 def test_sequences_nested_a_thousand_deep_are_one_line(tmp_path):
     data = write(tmp_path / 'a.dcm', STORED).read_bytes()
     item = b'\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff'
@@ -297,35 +198,6 @@ def test_sequences_nested_a_thousand_deep_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r'b\.dcm: not a whole DICOM file') as caught:
         images.read(tmp_path / 'b.dcm')
     assert '\n' not in str(caught.value)
-
-
-def test_bits_that_no_value_uses_are_left_out(tmp_path):
-    """12 of 16 bits: an overlay above them, or a sign that is not extended."""
-    twelve = {'BitsStored': 12, 'HighBit': 11}
-    read = images.read(write(tmp_path / 'a.dcm', STORED | np.uint16(0x8000), **twelve))
-    np.testing.assert_array_equal(values(read)[0], HU)
-    signed = np.array([[-1000, 5], [-1, 2047]], np.int16)
-    read = images.read(write(tmp_path / 'b.dcm', signed & np.int16(0xFFF), RescaleIntercept=0, **twelve))
-    np.testing.assert_array_equal(values(read)[0], signed)
-
-
-def test_padding_outside_of_the_stored_bits_is_air_all_the_same(tmp_path):
-    stored = np.array([[63536, 2096], [1024, 4095]], np.uint16)
-    path = odd(
-        tmp_path / 'a.dcm', stored=stored, base={'BitsStored': 12, 'HighBit': 11}, PixelPaddingValue=('US', 63536)
-    )
-    np.testing.assert_array_equal(values(images.read(path))[0], [[-1000, 1072], [0, 3071]])
-
-
-def test_colours_by_plane_and_in_luma_and_chroma_are_colours(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-    plain = {'Modality': 'US', 'RescaleSlope': None, 'RescaleIntercept': None, 'SamplesPerPixel': 3}
-    planes = np.ascontiguousarray(colours.transpose(2, 0, 1)).reshape(4, 6, 3)
-    path = write(tmp_path / 'a.dcm', planes, PhotometricInterpretation='RGB', PlanarConfiguration=1, **plain)
-    np.testing.assert_array_equal(images.read(path, channels=3).values[0], colours)
-    grey = np.stack([np.arange(24).reshape(4, 6), np.full((4, 6), 128), np.full((4, 6), 128)], -1).astype(np.uint8)
-    path = write(tmp_path / 'b.dcm', grey, PhotometricInterpretation='YBR_FULL', PlanarConfiguration=0, **plain)
-    np.testing.assert_array_equal(images.read(path).values[0, ..., 0], grey[..., 0])
 
 
 @pytest.mark.parametrize('how', ['no preamble', 'no first group', 'big-endian'])
@@ -349,104 +221,6 @@ def test_files_stored_in_older_ways_are_dicom_alone_and_in_a_folder(tmp_path, ho
     np.testing.assert_array_equal(read.affine, expected.affine)
     alone = images.read(next(path for path in sorted(folder.iterdir()) if path.name != 'notes'))
     assert alone.units == 'HU' and alone.spacing[1:] == (0.7, 0.7)
-
-
-def group(**macros):
-    item = Dataset()
-    for macro, elements in macros.items():
-        inner = Dataset()
-        for name, value in elements.items():
-            setattr(inner, name, value)
-        setattr(item, macro, [inner])
-    return item
-
-
-BARE = dict.fromkeys(
-    ['RescaleSlope', 'RescaleIntercept', 'PixelSpacing', 'ImageOrientationPatient', 'ImagePositionPatient']
-) | {'SOPClassUID': EnhancedCTImageStorage}
-
-
-def frame(z, slope=1.0, intercept=-1024.0, spacing=(0.5, 0.4), directions=AXIAL):
-    return group(
-        PlanePositionSequence={'ImagePositionPatient': [-3.0, 4.0, z]},
-        PlaneOrientationSequence={'ImageOrientationPatient': list(directions)},
-        PixelMeasuresSequence={'PixelSpacing': list(spacing), 'SliceThickness': 3},
-        PixelValueTransformationSequence={'RescaleSlope': slope, 'RescaleIntercept': intercept, 'RescaleType': 'HU'},
-    )
-
-
-def test_frames_have_a_place_a_spacing_and_a_rescale_of_their_own(tmp_path):
-    stored = np.stack([STORED, STORED, STORED])
-    frames = [frame(6, 2), frame(0, 1, -1000), frame(3, 0.5, 24)]
-    read = images.read(write(tmp_path / 'a.dcm', stored, **BARE, PerFrameFunctionalGroupsSequence=frames))
-    assert read.units == 'HU' and read.spacing == (3, 0.5, 0.4) and read.notes == () and read.frames == (1, 2, 0)
-    np.testing.assert_allclose(values(read), [STORED - 1000.0, STORED * 0.5 + 24, STORED * 2.0 - 1024])
-    for k, (row, column) in enumerate(((0, 0), (3, 1), (2, 5))):
-        place = [-(-3 + 0.4 * column), -(4 + 0.5 * row), 3 * k]
-        np.testing.assert_allclose((read.affine @ [k, row, column, 1])[:3], place, atol=1e-6)
-
-
-def test_frames_that_differ_from_the_others_are_left_out_or_refused(tmp_path):
-    stored = np.stack([STORED] * 4)
-    frames = [frame(z) for z in (0, 3, 6)]
-    scout = frame(3, directions=(0, 1, 0, 0, 0, -1))
-    read = images.read(write(tmp_path / 'a.dcm', stored, **BARE, PerFrameFunctionalGroupsSequence=[scout, *frames]))
-    assert read.frames == (1, 2, 3) and 'in another direction than the other 3 slices' in read.notes[0]
-    for other, told in (
-        (frame(9, spacing=(0.8, 0.8)), 'pixel spacing in mm'),
-        (frame(6), 'its frames 2 and 3 lie at the same position; store the frames of each phase'),
-        (frame(18), '3 missing'),
-        (frame(9, slope=0), 'RescaleSlope 0'),
-    ):
-        path = write(tmp_path / 'b.dcm', stored, **BARE, PerFrameFunctionalGroupsSequence=[*frames, other])
-        with pytest.raises(UserError, match=rf'b\.dcm: .*{told}'):
-            images.read(path)
-
-
-def test_a_spacing_outside_of_the_functional_groups_that_differs_is_named(tmp_path):
-    bare = BARE | {'PixelSpacing': [0.9, 0.9]}
-    path = write(
-        tmp_path / 'a.dcm', np.stack([STORED] * 2), **bare, PerFrameFunctionalGroupsSequence=[frame(0), frame(3)]
-    )
-    read = images.read(path)
-    assert read.spacing == (3, 0.5, 0.4)
-    assert 'PixelSpacing is 0.5\\0.4 mm in its functional groups, which count, and 0.9\\0.9 mm outside' in read.notes
-
-
-def test_frames_without_groups_are_slices_in_their_order(tmp_path):
-    read = images.read(write(tmp_path / 'a.dcm', np.stack([STORED, STORED + np.uint16(9)]), SpacingBetweenSlices=4))
-    np.testing.assert_array_equal(values(read), [HU, HU + 9])
-    assert read.spacing == (4, 0.7, 0.7) and read.affine is None and 'tell no positions' in read.notes[0]
-
-
-def test_an_enhanced_file_that_another_library_made_of_a_series_is_that_series(tmp_path):
-    study = {'StudyInstanceUID': '1.5', 'FrameOfReferenceUID': '1.6', 'PatientID': 'p', 'PatientName': 'p^'}
-    study |= {
-        'StudyID': '1',
-        'StudyDate': '20200101',
-        'StudyTime': '101010',
-        'AccessionNumber': '',
-        'InstanceNumber': 1,
-    }
-    study |= {'PatientBirthDate': '', 'PatientSex': '', 'ReferringPhysicianName': '', 'SliceThickness': 2.5}
-    study |= {'ImageType': ['ORIGINAL', 'PRIMARY', 'AXIAL'], 'Manufacturer': 'none', 'RescaleType': 'HU'}
-    folder = series(tmp_path / 'a', orientation=(1, 0, 0, 0, 0, -1), PixelSpacing=[0.5, 0.8], **study)
-    for number, path in enumerate(sorted(folder.iterdir())):
-        header = pydicom.dcmread(path)
-        header.RescaleSlope = number + 1
-        header.save_as(path)
-    made = highdicom.legacy.LegacyConvertedEnhancedCTImage(
-        [pydicom.dcmread(path) for path in sorted(folder.iterdir())],
-        series_instance_uid='1.7',
-        series_number=2,
-        sop_instance_uid='1.8',
-        instance_number=1,
-    )
-    made.save_as(tmp_path / 'made.dcm')
-    expected, read = images.read(folder), images.read(tmp_path / 'made.dcm')
-    np.testing.assert_array_equal(read.values, expected.values)
-    np.testing.assert_allclose(read.affine, expected.affine)
-    assert read.spacing == expected.spacing and read.units == 'HU'
 
 
 def test_faults_kept_outside_are_read_right_or_refused(shared):

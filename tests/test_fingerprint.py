@@ -5,9 +5,9 @@ import os
 import shutil
 
 import pytest
-from test_case_folder import settings, write_cases, write_table
-from test_sources import write_case as write_cimd_case
-from test_sources import write_hdf5
+from case_files import settings, write_cases, write_table
+from layout_files import write_case as write_cimd_case
+from layout_files import write_hdf5
 
 from ambdiff.data import built, fingerprint, sources
 from ambdiff.errors import UserError

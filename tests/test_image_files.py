@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import write as write_dicom
 from PIL import Image
-from test_dicom import write as write_dicom
 
 from ambdiff.data.files import images as image_files
 from ambdiff.data.files import nifti, volume

@@ -1,135 +1,17 @@
-"""The launch scripts: what they would run, and what becomes of the processes they start."""
+"""The launch scripts: what they would run, and what a TPU slice or SLURM makes of it."""
 
 import json
 import os
 import pathlib
 import re
-import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
+from launched import AWKWARD, LAUNCH, STAND_IN, TPU, call, dry, environment, program, until
 
-LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
-TPU = {
-    'TPU_NAME': 'pod',
-    'PROJECT': 'my project',
-    'ZONE': 'us-west4-a',
-    'ACCELERATOR': 'v5litepod-64',
-    'RUNTIME_VERSION': 'v2-alpha-tpuv5-lite',
-    'WORKDIR': 'gs://bucket/runs/a b',
-}
-AWKWARD = ['--config=configs/lidc.py:pod', '--config.data.path=/data/a "b" $HOME \'c\'.hdf5', '--config.seed=3']
 AT = ['--zone=us-west4-a', '--project=my project']
-
-# A stand-in for the interpreter: notes how it was called, then does what PLAN says for its process.
-STAND_IN = """#!{python} -IS
-import json, os, pathlib, signal, subprocess, sys, time
-out = pathlib.Path(os.environ['OUT'])
-index = next((int(a.split('=')[1]) for a in sys.argv if a.startswith('--process_id=')), 0)
-act = json.loads(os.environ['PLAN'])[index]
-def save(*_):
-    (out / f'saved{{index}}').touch()
-    sys.exit(0)
-if act == 'save':
-    signal.signal(signal.SIGTERM, save)
-if act == 'deaf':
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-pids = [os.getpid()]
-if act == 'parent':
-    pids.append(subprocess.Popen(['sleep', '300']).pid)
-told = dict(argv=sys.argv[1:], pids=pids, xla=os.environ.get('XLA_FLAGS'))
-told['devices'] = os.environ.get('JAX_NUM_CPU_DEVICES')
-(out / f'.{{index}}').write_text(json.dumps(told))
-os.replace(out / f'.{{index}}', out / f'{{index}}.json')
-if act.startswith('exit'):
-    while 'after' in act and len(list(out.glob('*.json'))) < len(json.loads(os.environ['PLAN'])):
-        time.sleep(0.01)
-    sys.exit(int(act.split()[1]))
-time.sleep(300)
-"""
-
-
-def program(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-def environment(**variables):
-    kept = {name: os.environ[name] for name in ('PATH', 'HOME') if name in os.environ}
-    return kept | {name: str(value) for name, value in variables.items()}
-
-
-def call(script, *arguments, **variables):
-    return subprocess.run(
-        ['bash', LAUNCH / script, *arguments], env=environment(**variables), capture_output=True, text=True, timeout=60
-    )
-
-
-def dry(script, *arguments, **variables):
-    """The commands that a dry run prints, each as its words."""
-    done = call(script, *arguments, DRY_RUN=1, **variables)
-    assert done.returncode == 0, done.stderr
-    # A quoted newline spans lines: the whole output is read as a shell reads it, command by command.
-    lexer = shlex.shlex(re.sub(r"\$'((?:[^'\\]|\\.)*)'", ansi, done.stdout), posix=True, punctuation_chars='\n')
-    lexer.whitespace, lexer.whitespace_split, lexer.commenters = ' ', True, ''
-    commands = [[]]
-    for word in lexer:
-        if set(word) == {'\n'}:
-            commands.append([])
-        else:
-            commands[-1].append(word)
-    return [c for c in commands if c]
-
-
-def ansi(match):
-    """$'..' as bash's printf %q writes it, in plain single quotes."""
-    return shlex.quote(match[1].encode().decode('unicode_escape'))
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'waited in vain'
-        time.sleep(0.02)
-
-
-def alive(pid):
-    try:
-        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
-
-
-class Hosts:
-    """local_hosts.sh with the stand-in as interpreter."""
-
-    def __init__(self, folder, *plan, arguments=(), **variables):
-        self.folder, self.count = folder, len(plan)
-        python = program(folder / 'my python', STAND_IN.format(python=sys.executable))
-        self.process = subprocess.Popen(
-            ['bash', LAUNCH / 'local_hosts.sh', *arguments],
-            env=environment(HOSTS=len(plan), PYTHON=python, OUT=folder, PLAN=json.dumps(plan), **variables),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def told(self):
-        until(lambda: len(list(self.folder.glob('*.json'))) == self.count)
-        return [json.loads((self.folder / f'{i}.json').read_text()) for i in range(self.count)]
-
-    def pids(self):
-        return [pid for told in self.told() for pid in told['pids']]
-
-    def status(self):
-        _, self.errors = self.process.communicate(timeout=120)
-        return self.process.returncode
 
 
 @pytest.mark.parametrize('script', ['tpu_pod.sh', 'local_hosts.sh', 'slurm.sbatch'])
@@ -248,60 +130,6 @@ def test_an_unknown_verb_or_value_is_one_line():
         call('local_hosts.sh', HOSTS=2, PYTHON='/no/such/python'),
     ):
         assert done.returncode == 2 and done.stderr.count('\n') == 1
-
-
-def test_local_hosts_prints_one_command_a_process():
-    commands = dry('local_hosts.sh', *AWKWARD, HOSTS=3, DEVICES=4, PYTHON=sys.executable)
-    assert len(commands) == 3
-    for index, words in enumerate(commands):
-        main = words[words.index('-m') :]
-        assert words[words.index('-m') - 1] == sys.executable and main[2] == '--multihost'
-        assert re.fullmatch(r'--coordinator_address=127\.0\.0\.1:\d+', main[3]) and main[3] == commands[0][-6]
-        assert main[4:] == ['--num_processes=3', f'--process_id={index}', *AWKWARD]
-        assert 'XLA_FLAGS=--xla_force_host_platform_device_count=4' in words and 'JAX_PLATFORMS=cpu' in words
-
-
-def test_local_hosts_ends_well_when_all_do(tmp_path):
-    hosts = Hosts(tmp_path, 'exit 0', 'exit 0', arguments=AWKWARD, DEVICES=2, XLA_FLAGS='--a', JAX_NUM_CPU_DEVICES=8)
-    assert hosts.status() == 0 and hosts.errors == ''
-    for index, told in enumerate(hosts.told()):
-        assert told['argv'][-5:] == ['--num_processes=2', f'--process_id={index}', *AWKWARD]
-        assert told['xla'] == '--a --xla_force_host_platform_device_count=2' and told['devices'] is None
-
-
-@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGHUP])
-def test_local_hosts_forwards_a_signal_so_that_every_process_saves(tmp_path, sent):
-    if signal.getsignal(sent) == signal.SIG_IGN:
-        pytest.skip(f'{sent.name} is ignored here (nohup), and a shell cannot trap what was ignored when it began')
-    hosts = Hosts(tmp_path, 'save', 'save', 'save')
-    pids = hosts.pids()
-    hosts.process.send_signal(sent)
-    assert hosts.status() == 0
-    assert all((tmp_path / f'saved{i}').exists() for i in range(3)) and not any(map(alive, pids))
-
-
-def test_local_hosts_ends_all_when_one_fails(tmp_path):
-    hosts = Hosts(tmp_path, 'parent', 'exit 3 after all', 'deaf', GRACE=1)
-    pids = hosts.pids()
-    assert hosts.status() == 3 and 'process 1 of 3 ended with status 3' in hosts.errors
-    assert len(pids) == 4 and not any(map(alive, pids))
-
-
-def test_local_hosts_kills_what_ignores_the_signal(tmp_path):
-    hosts = Hosts(tmp_path, 'deaf', 'save', GRACE=1)
-    pids = hosts.pids()
-    hosts.process.terminate()
-    assert hosts.status() == 137 and not any(map(alive, pids))
-
-
-def test_local_hosts_takes_its_processes_along_when_killed(tmp_path):
-    if not shutil.which('setpriv'):
-        pytest.skip('only a system with setpriv binds a process to its parent')
-    hosts = Hosts(tmp_path, 'deaf', 'save')
-    pids = hosts.pids()
-    hosts.process.kill()
-    hosts.process.communicate()
-    until(lambda: not any(map(alive, pids)))
 
 
 def test_slurm_runs_one_task_a_gpu_with_the_flags_as_given():

@@ -1,48 +1,21 @@
-"""LIDC-IDRI from DICOM and outlines: the masks and HU that others would get, built whole, resumed, faults named."""
+"""LIDC-IDRI from DICOM and outlines: the masks and HU that others would get, built whole, and resumed."""
 
 import logging
-import os
 import shutil
 
-import ml_collections
 import numpy as np
 import pydicom
 import pytest
 import tensorflow_datasets as tfds
-from lidc_files import SHAPE, SPACING, SmallLidc
+from lidc_files import SHAPE, SIZE, SPACING, SmallLidc, records, settings
 from matplotlib.path import Path
 from PIL import Image, ImageDraw
 from scipy.interpolate import RegularGridInterpolator
-from test_dicom import deflated_bomb
 
 from ambdiff.data import example, sources, splits
-from ambdiff.data.example import SPLITS
 from ambdiff.data.lidc import crop as lidc_crop
 from ambdiff.data.lidc import database, scans
 from ambdiff.data.lidc import splits as lidc_splits
-from ambdiff.data.lidc import xml as lidc_xml
-from ambdiff.errors import UserError
-
-SIZE = 64
-
-
-def settings(small, build_dir, **changes):
-    fields = {
-        'path': str(small.root),
-        'builder': 'lidc',
-        'build_dir': str(build_dir),
-        'outlines': str(small.database),
-        'lidc_split': 'patient',
-        'image_size': SIZE,
-        'spacing': 0.0,
-        'intensity': 'hu_window',
-        'hu_window': (-1000.0, 400.0),
-        'fit': 'crop',
-        'num_raters': 4,
-        'num_classes': 1,
-        'channels': 1,
-    }
-    return ml_collections.ConfigDict(fields | changes)
 
 
 @pytest.fixture(scope='module')
@@ -55,17 +28,6 @@ def built_dir(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp('built')
     sources.open_source(settings(small, folder), 'train')
     return folder
-
-
-def records(data):
-    """Every stored record of every split, with the example that the program sees."""
-    for split in SPLITS:
-        try:
-            source = sources.open_source(data, split)
-        except UserError:
-            continue
-        for row in range(len(source)):
-            yield split, source.stored[row], source[row]
 
 
 def by_matplotlib(points):
@@ -252,62 +214,6 @@ def test_of_two_slices_at_one_z_the_first_taken_counts(small, tmp_path):
     assert all((ours[case] == expected[case]).all() for case in ours)
 
 
-def faulty(small, tmp_path, damage):
-    """The tree with one file of a series damaged; (its data, the series, the file)."""
-    copy = tmp_path / 'scans'
-    shutil.copytree(small.root, copy)
-    series = sorted(small.patient)[0]
-    z = small.readings[series][0][0][1]
-    file = copy / small.path[series, z].relative_to(small.root)
-    damage(file)
-    return settings(small, tmp_path / 'built', path=str(copy)), series, file
-
-
-def cut(file):
-    file.write_bytes(file.read_bytes()[:-1000])
-
-
-def no_rescale(file):
-    slice_ = pydicom.dcmread(file)
-    del slice_.RescaleSlope, slice_.RescaleIntercept
-    slice_.save_as(file)
-
-
-def no_rescale_in_any(file):
-    for other in file.parents[1].rglob('*.dcm'):
-        no_rescale(other)
-
-
-def oblong(file):
-    slice_ = pydicom.dcmread(file)
-    slice_.PixelSpacing = [0.7, 0.9]
-    slice_.save_as(file)
-
-
-@pytest.mark.parametrize(
-    ('damage', 'message'),
-    [
-        (cut, 'truncated'),
-        (lambda file: file.write_bytes(file.read_bytes()[:300]), 'no slice at z'),
-        (lambda file: file.write_bytes(b'not DICOM'), 'no slice at z'),
-        (lambda file: file.unlink(), 'no slice at z'),
-        (no_rescale, 'unit'),
-        (no_rescale_in_any, 'RescaleSlope'),
-        (oblong, 'spacing'),
-    ],
-)
-def test_a_faulty_series_is_named_left_out_and_counted(small, tmp_path, capsys, caplog, damage, message):
-    data, series, file = faulty(small, tmp_path, damage)
-    with caplog.at_level(logging.INFO):
-        found = {record['series'].decode() for _, record, _ in records(data)}
-    assert found == set(small.patient) - {series}
-    error = capsys.readouterr().err
-    assert f'series {series} is left out' in error and message in error
-    assert str(file.parent)[:-1] in error
-    assert 'faults: ' in caplog.text and 'faults: 0' not in caplog.text
-    assert 'literature: 15,096' in caplog.text
-
-
 def test_counts_are_told_after_the_build_and_only_then(small, tmp_path, caplog):
     data = settings(small, tmp_path, lidc_split='mose')
     with caplog.at_level(logging.INFO):
@@ -336,42 +242,6 @@ def test_a_tree_that_grew_since_the_build_is_told_and_one_that_is_gone_is_not(sm
     assert caplog.messages == [message]
 
 
-BOMB = (
-    '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">'
-    + ''.join(f'<!ENTITY {y} "{f"&{x};" * 10}">' for x, y in zip('abcdefgh', 'bcdefghi', strict=True))
-    + ']><LidcReadMessage>&i;</LidcReadMessage>'
-)
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        (BOMB, 'declares a document type or entities'),
-        ('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><LidcReadMessage>&e;</LidcReadMessage>', 'entities'),
-        ('<a>' * 100_000, 'nested 50 deep'),
-        ('<LidcReadMessage><ResponseHeader>', 'not whole XML'),
-        ('<LidcReadMessage></LidcReadMessage>', 'names 0 series'),
-    ],
-)
-def test_xml_that_would_grow_or_is_cut_off_is_refused_and_the_rest_is_read(small, tmp_path, content, message, caplog):
-    folder = tmp_path / 'xml'
-    shutil.copytree(small.xml, folder)
-    bad = folder / 'bad.xml'
-    bad.write_text(content)
-    with pytest.raises(UserError, match=message) as caught:
-        lidc_xml.read(bad)
-    assert '\n' not in str(caught.value) and 'bad.xml' in str(caught.value)
-    if content is BOMB:
-        with caplog.at_level(logging.INFO):
-            source = sources.open_source(settings(small, tmp_path / 'b', outlines=str(folder)), 'train')
-        assert len(source) > 10 and 'faults: 1' in caplog.text
-
-
-def test_other_xml_is_passed_over(tmp_path):
-    (tmp_path / 'x.xml').write_text('<IdriReadMessage><a/></IdriReadMessage>')
-    assert lidc_xml.read(tmp_path / 'x.xml') == ('', [])
-
-
 def test_tensorflow_datasets_builds_it_from_manual_dir(small, tmp_path, monkeypatch):
     monkeypatch.setattr(database, 'find', lambda: small.database)
     builder = scans.Lidc(data_dir=tmp_path, config='128_mose', file_format='array_record')
@@ -390,37 +260,3 @@ def test_a_split_too_large_for_memory_gives_the_same_examples(small, built_dir, 
     for row in range(len(kept)):
         for name in kept[row]:
             np.testing.assert_array_equal(kept[row][name], lazy[row][name])
-
-
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'path': ''}, 'config.data.path is empty'),
-        ({'path': '/nowhere'}, 'no such folder'),
-        ({'lidc_split': 'slices'}, "config.data.lidc_split is 'slices'; choose patient, mose, phiseg"),
-        ({'num_raters': 3}, 'config.data.num_raters is 3'),
-        ({'num_classes': 2}, 'config.data.num_classes 2'),
-        ({'spacing': -1.0}, r'config\.data\.spacing -1'),
-        ({'outlines': '/nowhere.sqlite'}, 'no such file'),
-    ],
-)
-def test_mistakes_are_one_line(small, tmp_path, changes, message):
-    with pytest.raises(UserError, match=message) as caught:
-        sources.open_source(settings(small, tmp_path, **changes), 'train')
-    assert '\n' not in str(caught.value)
-
-
-def test_a_folder_without_scans_is_told(small, tmp_path):
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'empty' / 'loop').symlink_to(tmp_path / 'empty')
-    with pytest.raises(UserError, match='holds no DICOM slice among 0 files'):
-        sources.open_source(settings(small, tmp_path / 'b', path=str(tmp_path / 'empty')), 'train')
-
-
-def test_a_deflated_file_and_a_pipe_in_the_tree_are_no_slices_and_told_by_the_source(small, tmp_path):
-    data, _, file = faulty(small, tmp_path, lambda file: None)
-    deflated_bomb(file.with_name('bomb.dcm'), file)
-    os.mkfifo(file.with_name('pipe.dcm'))
-    for _ in range(2):  # when it is built, and when it is read again
-        source = scans.open_split(data, 'train')
-        assert len(source.findings().faults) == 1 and 'bomb.dcm: deflated as a whole' in source.findings().faults[0]

@@ -6,8 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from test_dicom import write
-from test_dicom_headers import odd
+from dicom_files import odd, write
 
 from ambdiff.data.lidc import database, outlines, readings, tree, xml
 from ambdiff.errors import UserError
