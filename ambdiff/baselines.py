@@ -1,13 +1,13 @@
 """Answers that need no model, to read the metrics against.
 
-- `empty`: nothing, N times. What a model that never dares to draw gets.
+- `empty`: nothing, N times. What a model that never dares to mark anything gets.
 - `other_patients`: N masks drawn uniformly over (training case, rater), whatever the image. It
   knows how lesions look, not where this one is: a model no better than it ignores its input.
 - `rater_vs_rest`: each rater as the single sample against the others: what one human answer scores.
 - `raters_resampled`: N draws with replacement from the image's own raters: an oracle that has seen the very masks it is
   measured on. No model can know these; what one can hope for is the ideal level of `ambdiff.metrics`.
 
-Masks [B, M, H, W] come with present [B, M] bool: a slot without a rater is never drawn nor compared.
+Masks [B, M, H, W] come with present [B, M] bool: a slot without a rater is never chosen nor compared.
 """
 
 import numpy as np
@@ -31,15 +31,15 @@ def other_patients(
     cases, raters = np.nonzero(train_present)
     if not len(cases):
         raise ValueError(f'no training masks to draw from: shape {train_masks.shape}')
-    drawn = rng.integers(len(cases), size=(num_images, num_samples))
-    return train_masks[cases[drawn], raters[drawn]]
+    chosen = rng.integers(len(cases), size=(num_images, num_samples))
+    return train_masks[cases[chosen], raters[chosen]]
 
 
 def raters_resampled(raters: np.ndarray, present: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Raters [B, M, H, W] -> N draws with replacement from each image's own, [B, N, H, W]."""
     first = np.argsort(~present, axis=1, kind='stable')
-    drawn = rng.integers(present.sum(1)[:, None], size=(len(raters), num_samples))
-    return raters[np.arange(len(raters))[:, None], np.take_along_axis(first, drawn, axis=1)]
+    chosen = rng.integers(present.sum(1)[:, None], size=(len(raters), num_samples))
+    return raters[np.arange(len(raters))[:, None], np.take_along_axis(first, chosen, axis=1)]
 
 
 def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:

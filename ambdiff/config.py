@@ -101,7 +101,7 @@ def default(method: str = 'cimd') -> ConfigDict:
     sample.noise = 'independent'  # starts of an image's N masks: 'independent' or 'stratified'
     sample.start = 'noise'  # 'noise' or 'level_set' (needs prediction 'x0'): where the reverse process starts
     sample.level_time = 0.8  # 'level_set': the share of the process that is left after it
-    sample.symmetries = False  # masks from the image's eight orientations: in turn ('stratified') or drawn at random
+    sample.symmetries = False  # masks from the image's eight orientations: in turn ('stratified') or chosen at random
     sample.clip = True  # clip the predicted x0 to [-1, 1]
     sample.memory_mib = 4096.0  # activations a device may hold while sampling
 

@@ -48,7 +48,7 @@ def restored(saved: object, path: str | os.PathLike) -> ml_collections.ConfigDic
         methods.check(config)
     except UserError as error:
         raise UserError(f'{path} has a config that cannot be used: {error}') from error
-    # How much memory there is the machine says that draws, not the one that trained.
+    # How much memory there is says the machine that samples, not the one that trained.
     config.sample.memory_mib = min(config.sample.memory_mib, default().sample.memory_mib)
     return config.lock()
 

@@ -189,7 +189,7 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     """Makes a workdir (or a file, if `output` ends in .safetensors) from a released checkpoint.
 
     The grey image's copies are folded if the config feeds the image once. A workdir holds the
-    weights as both parameters and EMA, with a fresh optimiser and step 0, and newly drawn AMN and
+    weights as both parameters and EMA, with a fresh optimiser and step 0, and newly initialised AMN and
     ACN if the config trains them (the released checkpoints leave them out).
 
     Raises:
@@ -215,8 +215,8 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
 
     @jax.jit
     def other_params(key):
-        drawn, _ = method.init(key, batch)
-        return {name: tree for name, tree in drawn.items() if name not in params}
+        fresh, _ = method.init(key, batch)
+        return {name: tree for name, tree in fresh.items() if name not in params}
 
     params |= other_params(jax.random.key(config.seed))
     params = jax.tree.map(jnp.asarray, params)

@@ -28,18 +28,18 @@ def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndar
     try:
         source = sources.open_source(config.data, 'train')
     except UserError as error:
-        logger.info('other_patients draws from the split evaluated: %s', error)
+        logger.info('other_patients takes masks of the split evaluated: %s', error)
     examples = [source[i] for i in range(len(source))]
     return np.stack([e['masks'] for e in examples]), np.stack([e['present'] for e in examples])
 
 
 def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[int]) -> np.ndarray | None:
     """N fresh answers [n, N, H, W] to each chosen image where the raters are simulated; None where they are people."""
-    draw = source.fresh_answers
-    if draw is None:
+    fresh = source.fresh_answers
+    if fresh is None:
         return None
-    draws = [draw(row, config.sample.num_samples, np.random.default_rng((config.seed, 0x5EED, row))) for row in chosen]
-    return np.stack(draws).astype(bool)
+    given = [fresh(row, config.sample.num_samples, np.random.default_rng((config.seed, 0x5EED, row))) for row in chosen]
+    return np.stack(given).astype(bool)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
@@ -89,12 +89,12 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
     cases = cases_lib.load(source, chosen[rows])
     sampler = sampling.Sampler(largest, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), streams.EVALUATION)
-    drawn = sampler(weights, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
-    cases, drawn = cases_lib.gather(cases, drawn, len(chosen))
+    made = sampler(weights, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
+    cases, made = cases_lib.gather(cases, made, len(chosen))
     if not hosts.is_main():
         hosts.barrier('evaluation is written')
         return {}
-    samples = drawn[:, :number]
+    samples = made[:, :number]
     found = scores.compute(
         cases.raters,
         cases.present,
@@ -113,7 +113,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
         'num_images': len(cases.names),
         'samples_per_image': number,
         'network_evaluations_per_mask': method.evaluations,
-        'seconds_per_mask': sampler.seconds / drawn[:, :, 0, 0].size,
+        'seconds_per_mask': sampler.seconds / made[:, :, 0, 0].size,
         **found.as_json(),
         'empty_share': {
             'samples': float((~samples.any((2, 3))).mean()),
@@ -126,7 +126,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
         result['by_num_samples'] = scores.by_number(
             cases.raters,
             cases.present,
-            drawn,
+            made,
             counts=config.evaluate.sample_counts,
             patients=cases.patients,
             num_classes=config.data.num_classes,

@@ -17,7 +17,7 @@ class NotFinite(UserError):
 
     def __init__(self, row: int, name: str):
         super().__init__(
-            f'{name}: the network gives values for it that are not finite, so no masks are drawn: compare its values '
+            f'{name}: the network gives values for it that are not finite, so no masks are sampled: compare its values '
             'with those of the training images, and take other weights if all images end so'
         )
         self.row = row

@@ -29,14 +29,14 @@ GED lies in [0, 2] and lower is better; the others lie in [0, 1] and higher is b
     (12) Emptiness error = 2 [(q - p)^2 - p (1 - p) / (M - 1) - q (1 - q) / (N - 1)], p and q the empty shares of raters
          and samples: in expectation twice the squared error of the share of "nothing there". Can be negative.
     (13) GED shape = 2 E d(S, Y) - E d(S, S') - E d(Y, Y') of non-empty masks alone, over distinct pairs: in expectation
-         0 for a model that draws as the raters do where they draw. Needs two such masks of each side.
+         0 for a model whose masks, where not empty, are spread as the raters'. Needs two such masks of each side.
     (14) Calibration: over the pixels that some sample marks, the mean distance between the share of the samples that
          mark a pixel and the share of the raters, pixels of about equal share (tenths) taken together (expected
          calibration error, Naeini et al. 2015). Pixels that no sample marks would hide it by their number. With few
          samples shares are coarse, and a perfect model is above 0: compare at equal N.
 
 (2), (12) and (13) rest on distinct samples being independent: of dependent ones they say nothing and are NaN.
-Beware: (4), (5), (7) and (8) grow with N and can be gamed. Masks of other patients, drawn blindly,
+Beware: (4), (5), (7) and (8) grow with N and can be gamed. Masks of other patients, taken blindly,
 beat trained models on CI; one whole-image mask makes S_c = 1. Read them beside GED, HM-IoU and the
 baselines of `ambdiff.baselines`, and compare GED_N at equal N only.
 """
@@ -165,8 +165,8 @@ def calibration_counts(raters: np.ndarray, samples: np.ndarray, present: np.ndar
     """
     counts = np.empty((len(samples), 1 + CALIBRATION_BINS, 3))
     number = samples.shape[1]
-    for index, (drawn, sampled) in enumerate(zip(raters, samples, strict=True)):
-        there = drawn if present is None else drawn[present[index]]
+    for index, (rated, sampled) in enumerate(zip(raters, samples, strict=True)):
+        there = rated if present is None else rated[present[index]]
         votes = sampled.sum(0).ravel()
         place = -(-votes * CALIBRATION_BINS // number)  # rounded up, in whole numbers
         for column, weight in enumerate((None, votes / number, there.mean(0).ravel())):
@@ -323,10 +323,10 @@ def _emptiness_error(raters: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return 2 * ((q - p) ** 2 - chance(p, raters.shape[1]) - chance(q, samples.shape[1]))
 
 
-def _shape(distance: np.ndarray, drawn: np.ndarray, y: slice, s: slice) -> np.ndarray:
+def _shape(distance: np.ndarray, marked: np.ndarray, y: slice, s: slice) -> np.ndarray:
     """Metric (13) from distances [B, K, K] and which masks hold something [B, K]: [B]."""
-    pairs = distance * drawn[:, :, None] * drawn[:, None, :]
-    count_y, count_s = drawn[:, y].sum(1), drawn[:, s].sum(1)
+    pairs = distance * marked[:, :, None] * marked[:, None, :]
+    count_y, count_s = marked[:, y].sum(1), marked[:, s].sum(1)
     mean = lambda a, b, count: _ratio(pairs[:, a, b].sum((1, 2)), count.astype(float), empty=np.nan)
     within = mean(s, s, count_s * (count_s - 1)) + mean(y, y, count_y * (count_y - 1))
     return 2 * mean(y, s, count_y * count_s) - within

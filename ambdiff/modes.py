@@ -51,14 +51,14 @@ def _compare(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     agreed = shared = 0.0
     for part in parts:
         flat = part.reshape(len(part), -1)
-        flat = flat[:, flat.any(0)]  # where nobody drew, nothing differs
+        flat = flat[:, flat.any(0)]  # where nobody marked, nothing differs
         for first in range(0, max(flat.shape[1], 1), _COLUMNS):
             piece = flat[:, first : first + _COLUMNS]
             marks = [(piece == label).astype(np.float32) for label in np.unique(piece[piece > 0])]
             same = sum((mark @ mark.T).astype(np.float64) for mark in marks) + np.zeros((len(flat), len(flat)))
-            drawn = (piece > 0).astype(np.float32)
+            marked = (piece > 0).astype(np.float32)
             agreed = agreed + same
-            shared = shared + (same if len(marks) < 2 else drawn @ drawn.T)
+            shared = shared + (same if len(marks) < 2 else marked @ marked.T)
     size = shared.diagonal()
     union = size[:, None] + size[None] - shared
     iou = np.divide(agreed, union, out=np.ones_like(agreed), where=union > 0)
@@ -74,14 +74,14 @@ def find_in_parts(parts: Iterable[np.ndarray], threshold: float = THRESHOLD) -> 
     """As `find`, of masks that come in parts [N, ...], such as the slices of a volume: none is held after the next."""
     apart, empty = _compare(parts)
     count = len(empty)
-    drawn = np.flatnonzero(~empty)
+    marked = np.flatnonzero(~empty)
     clusters = [np.flatnonzero(empty)] if empty.any() else []
-    if len(drawn) == 1:
-        clusters.append(drawn)
-    elif len(drawn):
-        tree = hierarchy.linkage(squareform(apart[np.ix_(drawn, drawn)], checks=False), 'average')
+    if len(marked) == 1:
+        clusters.append(marked)
+    elif len(marked):
+        tree = hierarchy.linkage(squareform(apart[np.ix_(marked, marked)], checks=False), 'average')
         labels = hierarchy.fcluster(tree, threshold, 'distance')
-        clusters += [drawn[labels == label] for label in np.unique(labels)]
+        clusters += [marked[labels == label] for label in np.unique(labels)]
     modes = [
         Mode(
             members=tuple(members.tolist()),
@@ -125,7 +125,7 @@ def disagreement(samples: np.ndarray) -> np.ndarray:
 
 
 def areas(samples: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
-    """Area [N] of masks [N, H, W] or [N, Z, H, W]; of a volume, on the slice where most is drawn.
+    """Area [N] of masks [N, H, W] or [N, Z, H, W]; of a volume, on the slice where it marks most.
 
     In mm^2 by the spacing (row, column) in mm; in pixels if it is not known (NaN).
     """
@@ -195,7 +195,7 @@ def sentence(modes: Sequence[Mode], texts: Sequence[str]) -> str:
 
 
 def widest(mask: np.ndarray) -> np.ndarray:
-    """The slice [H, W] of a mask [Z, H, W] on which most is drawn; a mask [H, W] as it is, as bool."""
+    """The slice [H, W] of a mask [Z, H, W] on which it marks most; a mask [H, W] as it is, as bool."""
     mask = mask > 0
     return mask if mask.ndim == 2 else mask[mask.sum((1, 2)).argmax()]
 

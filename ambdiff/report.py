@@ -17,7 +17,7 @@ from ambdiff.pages.frame import document, header
 # (key, heading, whether higher is better or None where it is no score, what it says).
 METRICS = (
     ('ged', 'GED', False, 'distance between the samples and the raters’ masks as distributions, squared'),
-    ('ged_ideal', 'Ideal GED', None, 'what a model that draws exactly as the raters do would get, by chance alone'),
+    ('ged_ideal', 'Ideal GED', None, 'what a model that marks exactly as the raters do would get, by chance alone'),
     ('ged_excess', 'Excess', False, 'GED less the ideal: what the model itself is to blame for; can be below 0'),
     ('hm_iou', 'HM-IoU', True, 'overlap after pairing samples and raters one to one'),
     ('emptiness_error', 'Emptiness error', False, 'what a wrong share of “nothing there” costs; can be below 0'),
@@ -36,7 +36,7 @@ OLDER = (
 )
 ROWS = {
     'model': ('This model', ''),
-    'raters_resampled': ('Raters, redrawn', 'an oracle: draws from the very masks it is measured on'),
+    'raters_resampled': ('Raters, resampled', 'an oracle: takes from the very masks it is measured on'),
     'fresh_raters': ('Raters, asked anew', 'fresh answers of the simulated raters'),
     'rater_vs_rest': ('One rater', 'each rater against the others, N = 1'),
     'other_patients': ('Other patients', 'random masks of other patients'),
@@ -137,9 +137,9 @@ def sample_grid(images: np.ndarray, raters: np.ndarray, samples: np.ndarray) -> 
     gap = 2
     scale = max(1, round(96 / images.shape[1]))
     rows = []
-    for image, drawn, sampled in zip(images, raters, samples, strict=True):
+    for image, rated, sampled in zip(images, raters, samples, strict=True):
         tiles = [p if p.ndim == 3 else np.repeat(p[..., None], 3, -1) for p in figures.pictures(image)]
-        for index, mask in enumerate(drawn):
+        for index, mask in enumerate(rated):
             colour = figures.RATER_COLOURS[index % len(figures.RATER_COLOURS)]
             tiles.append(mask[..., None] * np.array(figures.rgb(colour), np.uint8))
         tiles += [np.repeat(mask[..., None] * np.uint8(255), 3, -1) for mask in sampled]
@@ -220,7 +220,7 @@ def _verdict(table: Mapping[str, tuple[Means, Means]], draws: str) -> str:
     if math.isfinite(ideal):
         chance = 'raters and samples' if draws == 'independent' else 'raters (these samples depend on each other)'
         text += (
-            f' A model that draws exactly as the raters do would get {number(ideal)} on average, from the chance of '
+            f' A model that marks exactly as the raters do would get {number(ideal)} on average, from the chance of '
             f'few {chance}: the ideal level. The excess over it is {_plain(means, errors, "ged_excess")}.'
         )
     if 'other_patients' not in set(table) - {name}:
@@ -242,7 +242,7 @@ def _overview(raters: np.ndarray, present: np.ndarray, samples: np.ndarray, scor
     empties = plots.calibration_svg(
         bins,
         'images',
-        ('share of samples that are empty', 'share of raters who drew nothing'),
+        ('share of samples that are empty', 'share of raters who marked nothing'),
         'Calibration of the empty answer: observed against predicted share, by bins',
     )
     calibration = ''.join(
@@ -263,13 +263,13 @@ def _overview(raters: np.ndarray, present: np.ndarray, samples: np.ndarray, scor
 all masks are empty.</p>
 {empties}
 <figcaption>Images are grouped by the share of samples that are empty. Where the model says 25%, about a
-quarter of the raters should have drawn nothing: dots on the diagonal are right, dots below it say
+quarter of the raters should have marked nothing: dots on the diagonal are right, dots below it say
 “nothing” too often. Larger dots hold more images; bars are 95% intervals.</figcaption>
 <details><summary>The numbers</summary><div class="wide"><table><thead><tr><th>images</th>
 <th>model</th><th>raters</th><th>95% interval</th></tr></thead><tbody>{calibration}</tbody></table></div></details>
 </figure>
-<figure><h3>How large the drawn areas are</h3>
-<p>Median area where something was drawn: <b>raters {middle[0]}</b>,
+<figure><h3>How large the marked areas are</h3>
+<p>Median area where something was marked: <b>raters {middle[0]}</b>,
 <b class="model-text">model {middle[1]}</b>.</p>
 {plots.areas_svg(edges, *shares)}
 <figcaption><span class="key raters"></span>raters <span class="key model"></span>model. Each pair of bars

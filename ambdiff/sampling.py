@@ -20,7 +20,7 @@ def image_keys(key: jax.Array, rows: Sequence[int]) -> jax.Array:
 
 
 class Sampler:
-    """Draws N masks for any number of images, in chunks of a fixed shape that fit the memory given.
+    """Makes N masks for any number of images, in chunks of a fixed shape that fit the memory given.
 
     An image's masks depend on its key alone: not on the chunk, its neighbours or the number of devices.
     """
@@ -69,7 +69,7 @@ class Sampler:
         # Rather some idle rows than compile again.
         there = [made for made in self._compiled if size <= made <= 2 * size]
         size = self.chunk if self.chunk in self._compiled else min(there, default=size)
-        drawn = []
+        samples = []
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
@@ -78,14 +78,14 @@ class Sampler:
                 self._compiled[size] = self._sample.lower(weights, *chunk).compile()
             began = time.perf_counter()
             seen, masks = self._compiled[size](weights, *chunk)
-            drawn.append(np.asarray(masks))
+            samples.append(np.asarray(masks))
             if seen.get():
                 row = self._first_bad(weights, images, keys, index)
                 raise finite.NotFinite(row, names[row] if names else f'image {row}')
             self.seconds += time.perf_counter() - began
             bar.update(min(size, len(images) - first))
         bar.close()
-        return np.concatenate(drawn)[: len(images)]
+        return np.concatenate(samples)[: len(images)]
 
     def _first_bad(self, weights: Weights, images, keys, rows: np.ndarray) -> int:
         """The first of these rows for which the output is not finite: each alone fills the shape that is compiled."""

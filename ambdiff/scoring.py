@@ -41,7 +41,7 @@ def score(
 
 
 def score(raters, samples, present=None, num_classes=1, batched=False, volume=False, draws='independent'):
-    """How well the samples of an image agree with what its raters drew, by every metric of metrics.json.
+    """How well the samples of an image agree with its raters' masks, by every metric of metrics.json.
 
     Masks are bool, 0 and 1, 0 and 255, or with `num_classes` K > 1 labels 0 (background) .. K. What they could mean
     otherwise (probabilities, grey values, labels where one class is meant) is refused. `ambdiff.metrics` has every
@@ -129,24 +129,24 @@ def _cases(given: ArrayLike | Sequence[ArrayLike], name: str) -> list:
 def _case(raters, samples, present, num_classes: int, axes: Sequence[str], row: str) -> tuple[np.ndarray, np.ndarray]:
     """What was given for one case -> labels [m, P] of the raters who are there and [N, P] of the samples, uint8."""
     names = f'raters{row}', f'samples{row}'
-    drawn, sampled = (
+    rated, sampled = (
         _labels(_shaped(given, name, (count, *axes), bool(row)), name, num_classes)
         for given, name, count in zip((raters, samples), names, 'MN', strict=True)
     )
-    if drawn.shape[1:] != sampled.shape[1:]:
-        sizes = ['x'.join(map(str, masks.shape[1:])) for masks in (drawn, sampled)]
+    if rated.shape[1:] != sampled.shape[1:]:
+        sizes = ['x'.join(map(str, masks.shape[1:])) for masks in (rated, sampled)]
         raise UserError(f'{names[0]} are masks of {sizes[0]}, {names[1]} of {sizes[1]}: give masks of the same image')
     if present is not None:
-        drawn = drawn[_present(present, f'present{row}', len(drawn))]
-    drawn, sampled = drawn.reshape(len(drawn), -1), sampled.reshape(len(sampled), -1)
+        rated = rated[_present(present, f'present{row}', len(rated))]
+    rated, sampled = rated.reshape(len(rated), -1), sampled.reshape(len(sampled), -1)
     # Pixels that nobody marks are in no metric.
-    marked = drawn.any(0) | sampled.any(0)
+    marked = rated.any(0) | sampled.any(0)
     if (pixels := int(marked.sum())) > _MOST_PIXELS:
         raise UserError(
             f'{names[0]} and {names[1]} mark {pixels} voxels together: at most {_MOST_PIXELS} are counted exactly, so '
             'score slices or parts'
         )
-    return drawn[:, marked], sampled[:, marked]
+    return rated[:, marked], sampled[:, marked]
 
 
 def _shaped(given: ArrayLike, name: str, axes: Sequence[str], batched: bool) -> np.ndarray:
@@ -211,14 +211,14 @@ def _present(given: ArrayLike, name: str, count: int) -> np.ndarray:
 def _measure(cases: Sequence[tuple[np.ndarray, np.ndarray]], num_classes: int, draws: str) -> dict[str, np.ndarray]:
     """All metrics of cases ([M, P], [N, P]), those of one shape together: {name: [B]}."""
     groups: dict[tuple[int, int, int], list[int]] = {}
-    for row, (drawn, sampled) in enumerate(cases):
+    for row, (rated, sampled) in enumerate(cases):
         # Few sizes, so that few programs are compiled: filled up with pixels that nobody marks.
-        size = 1 << max(drawn.shape[1] - 1, 0).bit_length()
-        groups.setdefault((len(drawn), len(sampled), size), []).append(row)
+        size = 1 << max(rated.shape[1] - 1, 0).bit_length()
+        groups.setdefault((len(rated), len(sampled), size), []).append(row)
     result = {name: np.empty(len(cases)) for name in metrics.ALL_KEYS}
     for (*_, size), rows in groups.items():
         fill = lambda masks, size=size: np.pad(masks, ((0, 0), (0, size - masks.shape[1])))[:, None]
-        drawn, sampled = (np.stack([fill(cases[row][side]) for row in rows]) for side in (0, 1))
-        for name, values in metrics.per_class(drawn, sampled, num_classes, draws)[0].items():
+        rated, sampled = (np.stack([fill(cases[row][side]) for row in rows]) for side in (0, 1))
+        for name, values in metrics.per_class(rated, sampled, num_classes, draws)[0].items():
             result[name][rows] = values
     return result

@@ -1,6 +1,6 @@
 """Randomness: the streams of a key. Everything random is fold_in(key, stream).
 
-Steps, images and masks count their streams up from 0; what is drawn once has one of its own, counted down from the
+Steps, images and masks count their streams up from 0; what is random once has one of its own, counted down from the
 largest, so that the two never meet.
 """
 

@@ -29,7 +29,7 @@ MIB = 2048  # an input may take, beyond what the process has
 
 
 def rng_of(name: str, seed: int, number: int) -> np.random.Generator:
-    """What the damage of one input is drawn from."""
+    """What the damage of one input follows from."""
     return np.random.default_rng((zlib.crc32(name.encode()), seed, number))
 
 

@@ -62,34 +62,34 @@ def write_knegt(folder, cases, rng):
 
 def write_hpunet(folder, cases, rng):
     images, masks = discs(rng, cases, 180)
-    for i, (image, drawn) in enumerate(zip(images, masks, strict=True)):
+    for i, (image, given) in enumerate(zip(images, masks, strict=True)):
         patient = f'LIDC-IDRI-{i // 10:04d}'
         for part in ('images', 'gt'):
             (folder / 'train' / part / patient).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f'train/images/{patient}/z-{i}.0_c0.png')
-        for rater, mask in enumerate(drawn):
+        for rater, mask in enumerate(given):
             Image.fromarray(mask * 255).save(folder / f'train/gt/{patient}/z-{i}.0_c0_l{rater}.png')
     return {'path': folder}
 
 
 def write_cimd(folder, cases, rng):
     images, masks = discs(rng, cases, SIZE)
-    for i, (image, drawn) in enumerate(zip(images, masks, strict=True)):
+    for i, (image, given) in enumerate(zip(images, masks, strict=True)):
         case = folder / 'training' / str(i)
         case.mkdir(parents=True)
         Image.fromarray(image).save(case / f'image_{i}.jpg')
-        for rater, mask in enumerate(drawn):
+        for rater, mask in enumerate(given):
             Image.fromarray(mask * 255).save(case / f'label{rater}_.jpg')
     return {'path': folder}
 
 
 def write_cases(folder, cases, rng):
     images, masks = discs(rng, cases, SIZE)
-    for i, (image, drawn) in enumerate(zip(images, masks, strict=True)):
+    for i, (image, given) in enumerate(zip(images, masks, strict=True)):
         case = folder / f'case{i}'
         case.mkdir()
         Image.fromarray(image).save(case / 'image.png')
-        for rater, mask in enumerate(drawn):
+        for rater, mask in enumerate(given):
             Image.fromarray(mask * 255).save(case / f'mask_{rater}.png')
     return {'path': folder, 'intensity': 'full_range'}
 

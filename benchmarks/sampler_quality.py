@@ -3,7 +3,7 @@
   python benchmarks/sampler_quality.py --config=configs/lidc.py:small --config.data.path=data_lidc.hdf5 \
       --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
 
-Every row draws config.sample.num_samples masks an image from the same weights and seed; +- is the standard error,
+Every row samples config.sample.num_samples masks an image from the same weights and seed; +- is the standard error,
 clustered by patient where patients are known. `difference` is GED less the first row's, image by image, whose error is
 far smaller than that of either.
 """

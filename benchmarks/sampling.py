@@ -32,7 +32,7 @@ def load_config(name):
 
 
 def compiled_sampler(config, masks, num_steps):
-    """A call without arguments that draws `masks` masks of one image in `num_steps` steps."""
+    """A call without arguments that samples `masks` masks of one image in `num_steps` steps."""
     config = config.copy_and_resolve_references()
     config.sample.num_steps = num_steps
     method = methods.create(config)

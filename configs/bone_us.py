@@ -9,7 +9,7 @@ Variants, as --config=configs/bone_us.py:VARIANT
   small      64x64, x0-prediction with cross-entropy, 8 network evaluations a mask: about an hour on two CPU cores
   simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data. Expected with
              80 test images and N = 16: GED16 0.174 +- 0.008 (before the noise after a level set was stratified); fresh
-             answers of the simulated raters, which a perfect model would give, 0.140; the stored answers redrawn 0.025;
+             answers of the simulated raters, which a perfect model would give, 0.140; the stored ones resampled 0.025;
              masks of other patients 0.537
 """
 

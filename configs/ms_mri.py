@@ -11,7 +11,7 @@ Variants, as --config=configs/ms_mri.py:VARIANT
              CPU cores
   simulated  the same kind of model for minutes, on simulated images with simulated raters; needs no data. Expected with
              80 test images and N = 16: GED16 0.293 +- 0.014 (before the noise after a level set was stratified); fresh
-             answers of the simulated raters, which a perfect model would give, 0.142; the stored answers redrawn 0.017;
+             answers of the simulated raters, which a perfect model would give, 0.142; the stored ones resampled 0.017;
              masks of other patients 0.752
 """
 

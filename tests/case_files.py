@@ -42,7 +42,7 @@ def write_cases(root, count=12, **changes):
 
 
 def write_volume(folder, raters=2, affine=None, mask_affine=None):
-    """A 3-D case of 5 axial slices whose values tell them apart; rater r draws in slices 1 .. 1 + r."""
+    """A 3-D case of 5 axial slices whose values tell them apart; rater r marks slices 1 .. 1 + r."""
     image = np.broadcast_to(np.arange(5, dtype=np.uint8) * 50, (8, 6, 5)).copy()
     save(folder / 'image.nii.gz', image, affine)
     for rater in range(raters):

@@ -94,7 +94,7 @@ class SmallLidc:
             stored = rng.integers(0, 2000, SHAPE) // (1 if slope == 1 else 2) * (1 if slope == 1 else 2)
             hu = np.rint(stored / slope) * slope + intercept
             z = -100.0 + THICKNESS * (k if up else SLICES - 1 - k)
-            # Folders and names tell nothing: a series is in two folders, and the order of the names is drawn.
+            # Folders and names tell nothing: a series is in two folders, and the order of the names is random.
             path = self.root / f'{names[0]}/{k % 2}' / f'{names[k + 1]}.dcm'
             write_slice(
                 path,

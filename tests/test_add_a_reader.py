@@ -43,8 +43,8 @@ def test_its_examples_are_those_of_the_files_and_no_patient_is_in_two_splits(dat
         for item in source:
             with np.load(folder / f'{item["case"]}.npz') as stored:
                 np.testing.assert_allclose(item['image'][..., 0], stored['image'], atol=1e-6)
-                drawn = item['masks'][item['present']]
-                assert sorted(mask.tobytes() for mask in drawn) == sorted(
+                marked = item['masks'][item['present']]
+                assert sorted(mask.tobytes() for mask in marked) == sorted(
                     mask.astype(np.uint8).tobytes() for mask in stored['masks']
                 )
     assert fingerprint.of(opened['train'], data)['files'] == 16

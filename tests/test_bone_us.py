@@ -26,7 +26,7 @@ def picture(number, gain=0, height=40, width=48):
 
 
 def outline(rater, height=40, width=48):
-    """A band of its own thickness for every rater; the last one draws nothing."""
+    """A band of its own thickness for every rater; the last one marks nothing."""
     mask = np.zeros((height, width), np.uint8)
     if rater < 3:
         mask[20 - rater : 23 + rater, 8:40] = 1

@@ -64,8 +64,8 @@ def test_speckle_of_even_tissue_is_rayleigh_and_of_clumped_tissue_is_k_distribut
 def test_raters_leave_images_empty_as_often_as_stated(scenes):
     rng = np.random.default_rng(0)
     for scene in scenes[:4]:
-        drawn = phantom.answers(scene, 32, np.repeat(np.arange(4), 2000), rng).any((1, 2)).reshape(4, -1)
-        np.testing.assert_allclose(1 - drawn.mean(1), phantom.empty_probability(scene.visibility), atol=0.03)
+        marked = phantom.answers(scene, 32, np.repeat(np.arange(4), 2000), rng).any((1, 2)).reshape(4, -1)
+        np.testing.assert_allclose(1 - marked.mean(1), phantom.empty_probability(scene.visibility), atol=0.03)
     over_scenes = [phantom.empty_probability(phantom.scene(str(i)).visibility) for i in range(3000)]
     np.testing.assert_allclose(np.mean(over_scenes, 0), [0.026, 0.078, 0.15, 0.30], atol=0.01)
 

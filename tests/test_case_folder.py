@@ -60,9 +60,9 @@ def test_slices_that_a_rater_drew_in_are_examples_and_keep_their_place(tmp_path)
         write_volume(tmp_path / f'case{number}')
     part = opened(tmp_path, num_raters=2)
     assert [part[i]['case'][-5:] for i in range(len(part))] == ['_z001', '_z002']
-    for item, (grey, drawn) in zip([part[0], part[1]], ((50, [3, 3]), (100, [0, 3])), strict=True):
+    for item, (grey, marked) in zip([part[0], part[1]], ((50, [3, 3]), (100, [0, 3])), strict=True):
         inside = item['image'][5:11, 5:9]
-        assert inside == pytest.approx(grey / 255) and areas(item) == drawn and item['present'].all()
+        assert inside == pytest.approx(grey / 255) and areas(item) == marked and item['present'].all()
     assert part.findings().dropped_slices == 3
 
 
@@ -87,10 +87,10 @@ def test_a_dicom_series_takes_nifti_masks_drawn_in_its_space(tmp_path):
         affine = np.array([[-0.7, 0, 0, 10], [0, -0.7, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]])
         save(tmp_path / name / 'mask_1.nii.gz', mask, affine)
     item = opened(tmp_path, intensity='hu_window')[0]
-    drawn = item['masks'][0].astype(bool) | item['masks'][1].astype(bool) | item['masks'][2].astype(bool)
+    marked = item['masks'][0].astype(bool) | item['masks'][1].astype(bool) | item['masks'][2].astype(bool)
     assert item['case'].endswith('_z003') and item['spacing'] == pytest.approx(0.7)
     pixels = 300 + 2 * 6 + np.arange(1, 3) - 1024
-    np.testing.assert_allclose(item['image'][drawn][:, 0], (pixels + 1000) / 1400, atol=1e-6)
+    np.testing.assert_allclose(item['image'][marked][:, 0], (pixels + 1000) / 1400, atol=1e-6)
 
 
 def test_slices_are_resampled_to_the_spacing_asked_for(tmp_path):

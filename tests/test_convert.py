@@ -189,7 +189,7 @@ def test_a_released_file_becomes_a_checkpoint_and_back(released_file, tmp_path, 
 
 
 def test_masks_are_sampled_from_a_converted_checkpoint(released_file, tmp_path, monkeypatch):
-    """With the image fed once; the trained encoders, which the file has not, are drawn."""
+    """With the image fed once; the trained encoders, which the file has not, are new."""
     create = methods.create
     narrow = GaussianEncoder(filters=(4,))
     monkeypatch.setattr(methods, 'create', lambda c: dataclasses.replace(create(c), encoder=narrow))

@@ -72,8 +72,8 @@ def test_every_case_is_read_as_it_was_written(tmp_path, protocol, dtype, mask):
         for item in (source[i] for i in range(len(source))):
             case = expected[item['case']]
             np.testing.assert_allclose(item['image'][..., 0], case['image'].astype(np.float32))
-            drawn = {np.asarray(m, np.uint8).tobytes() for m in case['masks']}
-            assert {m.tobytes() for m in item['masks']} == drawn
+            marked = {np.asarray(m, np.uint8).tobytes() for m in case['masks']}
+            assert {m.tobytes() for m in item['masks']} == marked
             seen.add(item['case'])
     assert seen == set(expected)
 
@@ -282,7 +282,7 @@ def test_cases_that_share_an_array_cannot_grow_beyond_the_file(tmp_path):
     path = write(tmp_path / 'shared.pickle', content)
     with pytest.raises(UserError, match=r'shared\.pickle: its cases share their arrays'):
         sources.open_source(settings(path), 'train')
-    few = {name: content[name] for name in list(content)[:5]}  # readers who drew nothing may share one empty mask
+    few = {name: content[name] for name in list(content)[:5]}  # readers who marked nothing may share one empty mask
     for value in few.values():
         value['image'] = image.copy()
     assert len(sources.open_source(settings(write(tmp_path / 'few.pickle', few)), 'train')) > 0

@@ -84,9 +84,9 @@ def test_masks_are_those_of_independent_rasterisers_and_images_are_hu(small, bui
         hu = item['image'][..., 0] * 1400 - 1000
         np.testing.assert_allclose(hu, small.hu[series, z][window].clip(-1000, 400), atol=1e-3)
         nodule = int('_n01_' in item['case'])
-        drawn = [mask[window] for mask in expected_masks(small, series, z, rasterise)[nodule]]
-        drawn += [np.zeros((SIZE, SIZE), bool)] * (4 - len(drawn))
-        assert sorted(m.astype(np.uint8).tobytes() for m in drawn) == sorted(m.tobytes() for m in item['masks'])
+        marked = [mask[window] for mask in expected_masks(small, series, z, rasterise)[nodule]]
+        marked += [np.zeros((SIZE, SIZE), bool)] * (4 - len(marked))
+        assert sorted(m.astype(np.uint8).tobytes() for m in marked) == sorted(m.tobytes() for m in item['masks'])
         assert item['patient'] == small.patient[series]
         np.testing.assert_allclose(item['spacing'], SPACING)
         seen.add((series, z, nodule))
@@ -113,9 +113,9 @@ def test_resampled_crops_are_linear_in_hu_and_nearest_in_masks(small, tmp_path):
         np.testing.assert_allclose(record['image'], linear(points.clip(0, limits)), atol=0.1)
         nearest = np.rint(points).astype(int)
         nodule = int('_n01_' in item['case'])
-        drawn = expected_masks(small, series, z, by_matplotlib)[nodule]
+        marked = expected_masks(small, series, z, by_matplotlib)[nodule]
         ours = np.sort(item['masks'].reshape(4, -1).sum(1))[::-1]
-        other = np.sort([mask[nearest[..., 0], nearest[..., 1]].sum() for mask in drawn])[::-1]
+        other = np.sort([mask[nearest[..., 0], nearest[..., 1]].sum() for mask in marked])[::-1]
         np.testing.assert_array_equal(ours[: len(other)], other)
         np.testing.assert_allclose(item['spacing'], 0.5)
         checked += 1
@@ -126,12 +126,12 @@ def test_a_window_stays_in_the_slice_and_a_small_slice_is_continued_by_its_edge(
     hu = np.arange(40 * 200, dtype=np.float32).reshape(40, 200)
     points = np.array([[3, 190], [3, 198], [9, 198], [9, 190]])
     chain = np.concatenate([np.linspace(a, b, 9).round() for a, b in zip(points, np.roll(points, -1, 0), strict=True)])
-    drawn = [lidc_crop.outlines.Outline(0, True, chain.astype(int))]
-    image, masks, corner = lidc_crop.crop(hu, drawn, 32)
+    marked = [lidc_crop.outlines.Outline(0, True, chain.astype(int))]
+    image, masks, corner = lidc_crop.crop(hu, marked, 32)
     np.testing.assert_array_equal(corner, [0, 168])
     np.testing.assert_array_equal(image, hu[:32, 168:])
     assert masks[0, 4:9, 23:30].all() and masks.sum() == 5 * 7
-    image, masks, corner = lidc_crop.crop(hu, drawn, 64)
+    image, masks, corner = lidc_crop.crop(hu, marked, 64)
     np.testing.assert_array_equal(corner, [6 - 32, 136])
     np.testing.assert_array_equal(image[26:66], hu[:38, 136:])
     np.testing.assert_array_equal(image[0], hu[0, 136:])

@@ -65,8 +65,8 @@ def test_split_of_all_patients_is_fixed_and_shared_out():
 
 def test_slot_of_a_reader_means_nothing(sources):
     source = sources['train']
-    drawn = np.array([source[i]['masks'].any((1, 2)) for i in range(len(source))])
-    share = drawn[drawn.sum(1) < 4].mean(0)
+    marked = np.array([source[i]['masks'].any((1, 2)) for i in range(len(source))])
+    share = marked[marked.sum(1) < 4].mean(0)
     assert share.max() - share.min() < 0.25
     assert share.min() > 0.2
 

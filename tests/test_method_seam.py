@@ -27,7 +27,7 @@ from ambdiff.models import unet
 from ambdiff.runtime import checkpoint, sharding, weights_file
 
 # The share of each pixel by one number a gray level; beside it a network that sampling leaves out, and a state: steps
-# counted, and the images' running mean, from which samples are drawn.
+# counted, and the images' running mean, from which it samples.
 METHOD = """
 import dataclasses
 
@@ -161,7 +161,7 @@ def test_samples_are_drawn_from_the_newest_state_and_files_hold_it_without_what_
     weights_file.save_safetensors(file, stateless, config, 4, 'float32')
     assert abs(evaluate.evaluate(other, tmp_path / 'without')['metrics']['ged'] - drawn['metrics']['ged']) > 0.05
 
-    # Training that starts from it draws anew what it leaves out.
+    # Training that starts from it initialises what it leaves out.
     other.train.num_steps = 1
     assert train.train(other, tmp_path / 'from_file')
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -152,7 +152,7 @@ def test_ged_of_n_samples_exceeds_the_unbiased_one_by_the_diversity_over_n():
 
 
 def test_matching_uses_every_answer_as_often_as_every_other():
-    # One of four raters drew; two of four samples did: a third of them find no equal partner.
+    # One of four raters marks something; two of four samples do: a third of them find no equal partner.
     raters, samples = np.zeros((1, 4, 6, 6), bool), np.zeros((1, 6, 6, 6), bool)
     raters[0, 0, 1:3, 1:3] = True
     samples[0, :3, 1:3, 1:3] = True

@@ -140,8 +140,8 @@ def test_channels_are_flair_t1_t2_pd_each_normalised_by_its_own_percentiles(tree
 
 def test_slices_with_a_lesion_become_examples(tree, build_dir):
     source = sources.open_source(settings(tree, build_dir), 'test')
-    drawn = [contents(name, (1, 1, 1)).any((0, 1)) for name in LESIONS]
-    assert len(source) == 2 * np.logical_or(*drawn).sum()  # two visits of training01
+    marked = [contents(name, (1, 1, 1)).any((0, 1)) for name in LESIONS]
+    assert len(source) == 2 * np.logical_or(*marked).sum()  # two visits of training01
     single = 0
     for row in range(len(source)):
         item = source[row]

@@ -25,7 +25,7 @@ def test_lesions_have_the_contrast_of_each_sequence(patients):
         for z in patient.slices:
             image = phantom.image(patient, z, 128)
             distance = phantom._distances(patient, z, 128).min(0)
-            keys = (1,), (3, round(z * 10) + 10**6)  # as `image` draws them
+            keys = (1,), (3, round(z * 10) + 10**6)  # as `image` makes them
             draws = (np.random.default_rng((*patient.seed, *key)) for key in keys)
             shares, brain = phantom._tissues(patient, z, 128, *draws)
             white = image[(shares[2] > 0.95) & (distance > 3)].mean(0)

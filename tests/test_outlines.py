@@ -34,10 +34,10 @@ def square(low, high, reader=0, inclusion=True):
 def test_whole_database_gives_the_known_numbers(nodules, masks):
     assert abs(len(nodules) - 2650) <= 5
     assert len({n.patient for n in nodules}) == 875
-    drawn = masks.any((2, 3)).sum(1)
-    counts = [(drawn >= k).sum() for k in (1, 2, 3, 4)]
+    marked = masks.any((2, 3)).sum(1)
+    counts = [(marked >= k).sum() for k in (1, 2, 3, 4)]
     np.testing.assert_allclose(counts, [15700, 10900, 8000, 5100], rtol=0.01)
-    assert abs((1 - drawn.mean() / 4) - 0.37) < 0.005
+    assert abs((1 - marked.mean() / 4) - 0.37) < 0.005
 
 
 def test_readers_who_both_drew_agree_as_known(masks):

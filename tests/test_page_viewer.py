@@ -21,7 +21,7 @@ def test_the_slider_changes_the_outline_and_says_so(opened, name):
         assert layer.count() == 1
         low, high = (int(layer.get_attribute(f'data-{end}')) for end in ('from', 'to'))
         assert low <= level <= high
-        assert slider.get_attribute('aria-valuetext').startswith(f'drawn by at least {level} of {most}')
+        assert slider.get_attribute('aria-valuetext').startswith(f'marked by at least {level} of {most}')
         shown.append(layer.inner_html())
     assert shown[0] != shown[1]
 

@@ -70,7 +70,7 @@ BLACK, WHITE, RED, GREEN = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 128, 0)
 
 
 @pytest.mark.parametrize(
-    ('drawn', 'colours'),
+    ('marked', 'colours'),
     [
         (SHAPE, [BLACK, WHITE]),
         (~SHAPE, [WHITE, BLACK]),  # as an optimiser may order them
@@ -80,8 +80,8 @@ BLACK, WHITE, RED, GREEN = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 128, 0)
         (SHAPE, [(i, i, i) for i in range(256)]),
     ],
 )
-def test_a_yes_or_no_mask_with_a_palette_gives_what_is_drawn(tmp_path, drawn, colours):
-    np.testing.assert_array_equal(mask(save(tmp_path, palette(drawn, colours))), SHAPE)
+def test_a_yes_or_no_mask_with_a_palette_gives_what_is_marked(tmp_path, marked, colours):
+    np.testing.assert_array_equal(mask(save(tmp_path, palette(marked, colours))), SHAPE)
 
 
 @pytest.mark.parametrize('colours', [[WHITE, RED], [RED, BLACK], [(9, 9, 9), (80, 80, 80)], [(80, 80, 80), BLACK]])
@@ -258,13 +258,13 @@ def test_a_picture_that_asks_to_be_turned_is_read_as_stored_and_says_so(tmp_path
 def test_an_image_that_is_shown_turned_needs_masks_that_are_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
-    picture, drawn = Image.fromarray(np.zeros((6, 8), np.uint8)), Image.fromarray(SHAPE * np.uint8(255))
+    picture, marked = Image.fromarray(np.zeros((6, 8), np.uint8)), Image.fromarray(SHAPE * np.uint8(255))
     picture.save(tmp_path / 'image.png', exif=exif)
-    drawn.save(tmp_path / 'mask_1.png')
+    marked.save(tmp_path / 'mask_1.png')
     image = images.read(tmp_path / 'image.png')
     with pytest.raises(UserError, match=r'mask_1\.png: its EXIF orientation is 1, image\.png has 3'):
         cases.read_mask(tmp_path / 'mask_1.png', tmp_path / 'image.png', image, 1)
-    drawn.save(tmp_path / 'mask_1.png', exif=exif)
+    marked.save(tmp_path / 'mask_1.png', exif=exif)
     np.testing.assert_array_equal(cases.read_mask(tmp_path / 'mask_1.png', tmp_path / 'image.png', image, 1)[0], SHAPE)
 
 

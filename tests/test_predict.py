@@ -165,7 +165,7 @@ def test_masks_depend_on_seed_and_content_alone(weights, tmp_path, monkeypatch):
 
 
 def write_rated(folder, size=(30, 40)):
-    """A case of the `folder` layout: two raters drew, a third one did not."""
+    """A case of the `folder` layout: two raters marked something, a third one did not."""
     folder.mkdir(parents=True)
     mask = tiny.disc(size, (12, 25))
     Image.fromarray(np.where(mask, 230, 20).astype(np.uint8)).save(folder / 'image.png')

@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on_where_it_was_and_leaves_nothing_half_written
     before = {p: p.stat().st_mtime_ns for f in finished() for p in f.parent.iterdir()}
     bright.clear()
     assert tiny.run_predict(weights, source, output) == 2
-    assert len(bright) == 4 * (len(good) - 3), 'only what was left is drawn, four tiles a case'
+    assert len(bright) == 4 * (len(good) - 3), 'only what was left is sampled, four tiles a case'
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
     assert len(finished()) == len(good)
     assert not list(output.rglob('.partial*'))

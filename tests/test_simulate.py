@@ -1,4 +1,4 @@
-"""Simulated crops: calibrated on real ones, reproducible, and blind to who drew what."""
+"""Simulated crops: calibrated on real ones, reproducible, and blind to who marked what."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def case():
 
 
 def core_and_rim(crops, readers):
-    """Median HU, an image each, of pixels that all, and that some, of so many readers drew."""
+    """Median HU, an image each, of pixels that all, and that some, of so many readers marked."""
     core, rim = [], []
     for image, masks in zip(*crops, strict=True):
         votes = masks.sum(0)
@@ -83,9 +83,9 @@ def test_vessels_and_blobs_that_nobody_drew_are_there(crops):
     bright = 0
     for hu, union in zip(image, masks.any(1), strict=True):
         labels, count = ndimage.label(ndimage.gaussian_filter(hu, 0.7) > -600)
-        drawn = set(np.unique(labels[ndimage.binary_dilation(union, iterations=2)]))
+        marked = set(np.unique(labels[ndimage.binary_dilation(union, iterations=2)]))
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
-        bright += sum(5 <= sizes[k] <= 60 and k not in drawn for k in range(1, count + 1))
+        bright += sum(5 <= sizes[k] <= 60 and k not in marked for k in range(1, count + 1))
     assert bright / len(image) > 1
 
 
@@ -105,7 +105,7 @@ def test_order_of_readers_does_not_show(case):
 
 
 def test_split_of_votes_does_not_show():
-    # Two readers drew A and B; or one drew their union and one their intersection: same votes.
+    # Two readers marked A and B; or one marked their union and one their intersection: same votes.
     masks = np.zeros((4, 64, 64), np.uint8)
     masks[0, 20:36, 24:40] = masks[1, 26:44, 24:40] = 1
     other = np.zeros_like(masks)

@@ -70,7 +70,7 @@ def test_built_once_is_read_without_building(built, monkeypatch):
 def test_slot_of_a_rater_means_nothing(built):
     _, opened, *_ = built
     area = np.array([source[i]['masks'].sum((1, 2)) for source in opened.values() for i in range(len(source))])
-    # Every rater is now in this slot, now in that one: none draws the least in most images.
+    # Every rater is now in this slot, now in that one: none marks the least in most images.
     smallest = np.bincount(area.argmin(1), minlength=area.shape[1]) / len(area)
     assert smallest.max() < 0.5 + 0.25
 

@@ -1,7 +1,7 @@
 """An image that a caller gives as an array -> the Volume that prediction takes.
 
 Values come as they are stored (HU where the weights were trained on them), or scaled to the [0, 1] that the network
-takes. What cannot be meant is refused with the cure, for masks are drawn of any values and look plausible.
+takes. What cannot be meant is refused with the cure, for any values give samples that look plausible.
 """
 
 import hashlib

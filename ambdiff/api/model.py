@@ -23,7 +23,7 @@ Progress = bool | Callable[[int, int], object] | None
 
 
 def load(name_or_path: str | os.PathLike[str]) -> 'Model':
-    """Weights, ready to draw masks.
+    """Weights, ready to sample masks.
 
     Args:
       name_or_path: a name of weights that come along ('lidc_small'), a .safetensors file, the folder of a run, or that
@@ -115,10 +115,10 @@ class Model:
         spacing=None,
         smallest_part=1,
     ):
-        """Draws N masks of an image, each of which one of the raters might have drawn.
+        """Samples N masks of an image, each of which one of the raters might have made.
 
         The masks follow from the image's values, the weights, the number of steps, N and the seed alone: not from the
-        images beside it or the number of devices. A file with the same values has other draws, for there its bytes
+        images beside it or the number of devices. A file with the same values gives other samples, for there its bytes
         count (`predict`).
 
         Args:
@@ -168,7 +168,7 @@ class Model:
         progress: Progress = None,
         smallest_part: int = 1,
     ) -> Iterator[Prediction]:
-        """Draws N masks of every image in a file or a folder, as the command `ambdiff predict`: the same masks.
+        """Samples N masks of every image in a file or a folder, as the command `ambdiff predict`: the same masks.
 
         Args:
           path: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them with all below it. Raters' masks that lie
@@ -263,7 +263,7 @@ class Model:
 
 
 class _Watched:
-    """A model as the flow takes it that tells of the crops it has drawn."""
+    """A model as the flow takes it that tells of the crops it has sampled."""
 
     def __init__(self, inner: model.Model, show: Callable[[int, int], object], total: int):
         self._show, self._done, self._total = show, 0, total

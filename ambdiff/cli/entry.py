@@ -14,9 +14,9 @@ from ambdiff.cli import style
 
 COMMANDS = {  # name: (file of ambdiff/cli/commands, what it does)
     'train': ('train', 'Train a model on a data set, and evaluate it.'),
-    'evaluate': ('evaluate', 'Draw masks of a test split from weights, and score them.'),
-    'predict': ('predict', 'Draw plausible masks of your own images.'),
-    'score': ('score_masks', 'Score masks that any program drew against raters’ masks.'),
+    'evaluate': ('evaluate', 'Sample masks of a test split from weights, and score them.'),
+    'predict': ('predict', 'Sample plausible masks of your own images.'),
+    'score': ('score_masks', 'Score masks that any program made against raters’ masks.'),
     'compare': ('compare', 'Compare scored runs on the same images.'),
     'check': ('check', 'Read a data set once: what it holds and what is faulty.'),
     'convert': ('convert', 'Convert weights from and to the released PyTorch code, or pack them.'),

@@ -61,7 +61,7 @@ def _section(split, examples):
     cards = ''.join(_card(found) for found in examples)
     return (
         f'<section><h2 id="{split}">Pictures: {split}</h2><p class="read">As the network sees them, spread evenly over '
-        'the split. The raters have no order; an outline that is not there is a rater who drew nothing.</p>'
+        'the split. The raters have no order; an outline that is not there is a rater who marked nothing.</p>'
         f'<div class="pair">{cards}</div></section>'
     )
 
@@ -73,7 +73,7 @@ def _card(found):
         colour = figures.RATER_COLOURS[rater % len(figures.RATER_COLOURS)]
         outlines.append(figures.mask_svg(mask, colour))
         area = int(np.count_nonzero(mask))
-        what = (f'{area} pixels' if area else 'nothing drawn') if present else 'missing'
+        what = (f'{area} pixels' if area else 'nothing marked') if present else 'missing'
         keys.append(f'<span><i class="key" style="background:{colour}"></i>{what}</span>')
     plain = [
         f'<image href="{figures.data_uri(figures.png(picture))}" width="{width}" height="{height}"/>'

@@ -9,7 +9,7 @@
   spacing  float32 [2], mm a row and a column, NaN where unknown
 
 Raters are anonymous and missing readers tend to come last, so the order of the masks carries no
-meaning: it is shuffled, by a draw that depends on the case alone.
+meaning: it is shuffled, in a way that depends on the case alone.
 """
 
 import numpy as np

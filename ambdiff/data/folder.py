@@ -48,7 +48,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
 
     Attributes:
       DTYPE: of the stored images.
-      EVERY_SLICE: whether slices of a volume in which no rater drew are examples too.
+      EVERY_SLICE: whether slices of a volume in which no rater marked anything are examples too.
     """
 
     VERSION = tfds.core.Version('1.0.0')

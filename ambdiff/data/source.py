@@ -20,7 +20,7 @@ class Findings:
     Attributes:
       notes: what was converted or lost, and in how many examples.
       stored_sizes: height and width before cropping or resizing, and of how many examples.
-      dropped_slices: slices that are no examples, since no rater drew in them.
+      dropped_slices: slices that are no examples, since no rater marked a pixel of them.
       unread: files that lie among the data and are not read, a line each.
       faults: what was left out from the start and why, a line each.
     """
@@ -41,7 +41,7 @@ class Source(Protocol):
     Attributes:
       patients: the patients of the split, each at least once; '' where one is unknown.
       fresh_answers: for simulated raters, (row, count, rng) -> uint8 [count, H, W]: fresh answers to the row's image,
-        each by a rater drawn uniformly; None where the raters are people.
+        each by a rater chosen uniformly; None where the raters are people.
     """
 
     patients: Sequence[str]

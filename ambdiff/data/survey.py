@@ -63,8 +63,8 @@ class Survey:
         if not self.count:
             return {'cases': '0'}
         areas = np.array(self._areas)
-        drawn = areas[areas > 0]
-        drawn = f'{drawn.min()} to {drawn.max()}, median {np.median(drawn):.0f}' if drawn.size else '0'
+        marked = areas[areas > 0]
+        marked = f'{marked.min()} to {marked.max()}, median {np.median(marked):.0f}' if marked.size else '0'
         spacing = np.array(self._spacing)
         spacing = spacing[np.isfinite(spacing).all(1)]
         low, mean, high = np.array(self._range).T
@@ -80,7 +80,7 @@ class Survey:
             or 'unknown',
             'spacing, mm': _range(spacing) + f' ({len(spacing)} cases)' * (0 < len(spacing) < self.count),
             'empty masks': f'{np.mean(areas == 0):.1%}',
-            'drawn pixels a mask': drawn,
+            'marked pixels a mask': marked,
             'IoU of two raters': f'{np.mean(self._agreement):.3f}' if self._agreement else 'one rater a case',
             'intensity': f'{low.min():.3f} to {high.max():.3f}, mean {mean.mean():.3f}',
         }
@@ -90,12 +90,12 @@ class Survey:
         found = [f'{note}: {count} cases' for note, count in self.findings.notes.items()]
         found += self.findings.unread
         if self.findings.dropped_slices:
-            found.append(f'{self.findings.dropped_slices} slices in which no rater drew are left out')
+            found.append(f'{self.findings.dropped_slices} slices that no rater marked are left out')
         twice = [names for names in self.images.values() if len(names) > 1]
         if twice:
             found.append(f'{len(twice)} images are there more than once (first: {" and ".join(twice[0][:2])})')
         if not any(self._areas):
-            found.append('no rater drew anything')
+            found.append('no rater marked anything')
         return found
 
     def repeated_cases(self) -> list[str]:

@@ -11,7 +11,7 @@
     L_vlb,t = KL(q(x_{t-1} | x_t, x_0) || p), and at t = 0 the negative log-likelihood of the 8-bit x_0  (4)
         under the Gaussian discretised to bins of width 2 / 255 on [-1, 1]; both in bits per pixel.
 
-Tables are float64 NumPy; what is drawn from them is float32. Nothing here knows a network.
+Tables are float64 NumPy; what is computed from them is float32. Nothing here knows a network.
 """
 
 import dataclasses

@@ -16,8 +16,8 @@ Array = jax.Array
 
 def row_noise(keys: Array, stream: int | Array, shape: tuple[int, ...]) -> Array:
     """Standard normal noise [R, *shape], row r from fold_in(keys[r], stream)."""
-    draw = lambda key: jax.random.normal(jax.random.fold_in(key, stream), shape)
-    return jax.vmap(draw)(keys)
+    noise = lambda key: jax.random.normal(jax.random.fold_in(key, stream), shape)
+    return jax.vmap(noise)(keys)
 
 
 def stratified_noise(key: Array, num_samples: int, shape: tuple[int, int, int]) -> Array:
@@ -60,8 +60,8 @@ def noise(kind: str, keys: Array, rows: Array, stream: int, row_stream: int, sha
 
 def levels(kind: str, keys: Array, stream: int, num_samples: int) -> Array:
     """Levels [B, N] in (0, 1) for N masks of each of B images: `kind`, `keys` and `stream` as of `noise`."""
-    draw = stratified_levels if kind == 'stratified' else lambda key, number: jax.random.uniform(key, (number,))
-    return jax.vmap(lambda key: draw(jax.random.fold_in(key, stream), num_samples))(keys)
+    levels = stratified_levels if kind == 'stratified' else lambda key, number: jax.random.uniform(key, (number,))
+    return jax.vmap(lambda key: levels(jax.random.fold_in(key, stream), num_samples))(keys)
 
 
 def level_set(share: Array, level: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What samples score against the raters' masks, beside baselines: arrays in, figures out, whoever drew the masks."""
+"""What samples score against the raters' masks, beside baselines: arrays in, figures out, whoever made the masks."""
 
 import dataclasses
 import math
@@ -79,9 +79,9 @@ def compute(
       patients: n names, '' where unknown; slices of one patient are not independent.
       draws: 'independent' or 'dependent', how the samples of an image relate to each other.
       num_classes: metrics are means over so many foreground classes.
-      seed: of the baselines' draws.
+      seed: of the baselines.
       others: masks [K, M, H, W] of other patients and present [K, M], the training split's; None: no such baseline.
-      fresh: [n, N, H, W], fresh draws from the raters' own distribution, where it is known.
+      fresh: [n, N, H, W], fresh answers from the raters' own distribution, where it is known.
 
     Raises:
       ValueError: no images, or arrays that do not fit together.
@@ -110,8 +110,8 @@ def compute(
     masks['raters_resampled'] = baselines.raters_resampled(raters, present, number, rng)
     if fresh is not None:
         masks['fresh_raters'] = fresh
-    for name, drawn in masks.items():
-        values, _, found = row(drawn)
+    for name, others in masks.items():
+        values, _, found = row(others)
         table[name] = summary(values, found)
     rest = [baselines.rater_vs_rest(raters == label, present) for label in range(1, num_classes + 1)]
     table['rater_vs_rest'] = summary(metrics.mean_of(rest))

@@ -1,14 +1,14 @@
 """CIMD: collectively intelligent medical diffusion (Rahman et al., CVPR 2023, arXiv 2304.04745).
 
-One diffusion model of ONE rater's mask x_0 given the image b. A rater is drawn anew for every example and step, so that
-the model's samples follow the distribution of the raters. With t, eps drawn too,
+One diffusion model of ONE rater's mask x_0 given the image b. A rater is chosen anew for every example and step, so
+that the model's samples follow the distribution of the raters. With t, eps random too,
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps                                                   (1)
     L = L_0 + w_vlb L_vlb + beta KL( AMN(b, x_t) || ACN(b, x_{t-1} of one step) )                   (2)
     L_0 = mean (eps - eps_hat)^2                   loss 'mse', the paper's                          (3)
     L_0 = mean CE(sigmoid(logit), y)               loss 'cross_entropy': masks are binary, and an error of eps_hat's
                                                    mean is a huge offset of x0_hat at large t       (4)
-    y = the mask of the rater drawn                target 'rater'
+    y = the mask of the rater chosen               target 'rater'
     y = sum_m P(m | x_t) mask of rater m           target 'posterior' (`GaussianDiffusion.candidate_weights`)
 
 The minimiser of (4) is the same for both targets, since cross-entropy is linear in y; the posterior's gradient has less
@@ -17,9 +17,9 @@ variance where x_t does not tell the raters apart (Xu et al. 2023, arXiv 2302.00
 Sampling runs the denoiser alone, from N starts an image (`diffusion/starts.py`). Start 'level_set' spends the first
 evaluation on the share p of raters that mark each pixel, and goes on from the noised set {p > level}.
 
-With symmetries, masks are drawn from the image under the eight symmetries of the square and turned back, so that what a
+With symmetries, masks are sampled under the eight symmetries of the square and turned back, so that what a
 network's answer owes to the image's orientation averages out. Noise 'stratified': the symmetries take turns over the N
-masks, and p is the mean over their N first evaluations, at no cost. Noise 'independent': every mask draws its symmetry,
+masks, and p is the mean over their N first evaluations, at no cost. Noise 'independent': each has a random symmetry,
 and p is the mean over all eight, each from one noise that never changes. So p is a function of the image, the N masks
 are independent draws given it, whatever N is, and the image costs eight evaluations in the place of the masks' first.
 """
@@ -52,13 +52,13 @@ class Fields:
     """CIMD's own fields of config.method; the paper's values."""
 
     loss: Literal['mse', 'cross_entropy'] = 'mse'  # of the noise, or of the mask (prediction 'x0')
-    target: Literal['rater', 'posterior'] = 'rater'  # of 'cross_entropy': the rater drawn, or the mean given x_t
+    target: Literal['rater', 'posterior'] = 'rater'  # of 'cross_entropy': the rater chosen, or the mean given x_t
     vlb_weight: Annotated[float, Between(0)] = 1.0  # w_vlb; needs diffusion.learned_variance
     time_sampling: Literal['uniform', 'stratified'] = 'uniform'  # t of a batch
     image_range: tuple[float, float] = (0.0, 1.0)  # the image's [0, 1] is mapped to this for the network
     image_repeats: Annotated[int, Between(1, 64)] = 1  # times the image is fed to the network (released code: 4)
-    encoders: Literal['none', 'frozen', 'trained'] = 'trained'  # AMN and ACN: 'frozen' stay as drawn
-    encoder_seed: int = 0  # the draw of the frozen encoders
+    encoders: Literal['none', 'frozen', 'trained'] = 'trained'  # AMN and ACN: 'frozen' stay as initialised
+    encoder_seed: int = 0  # of the random frozen encoders
     latent_dim: Annotated[int, Between(1, 4096)] = 6  # of AMN and ACN
     kl_weight: Annotated[float, Between(0)] = 1e-3  # beta
     amn_input: Literal['xt', 'x0'] = 'xt'  # mask that AMN sees: the paper's x_t, or x_0 (released code)
@@ -93,7 +93,7 @@ class CIMD(Method):
     fields: Fields
     sampling: Sampling
     upright: bool  # images have a top (data.upright)
-    frozen: Params  # AMN and ACN if they stay as drawn: constants of the loss
+    frozen: Params  # AMN and ACN if they stay as initialised: constants of the loss
 
     architecture = ('model', 'diffusion', 'method.image_range', 'method.image_repeats')
 
@@ -198,7 +198,7 @@ class CIMD(Method):
     def sample(
         self, params: Params, state: State, images: Array, keys: Array, num_samples: int, parts: int = 1
     ) -> Array:
-        """Draws N masks for each image."""
+        """Samples N masks for each image."""
         del state
         shape = (*images.shape[1:3], self.process.num_channels)
         b, rows = self._scaled(images), masks.mask_keys(keys, num_samples)
@@ -216,7 +216,7 @@ class CIMD(Method):
             x = self._noised(process, first, k, noise(streams.RESTARTS, self.process.num_steps + 1))
         process = process.respace(steps)
 
-        def draw(b, k, x, row):
+        def sample(b, k, x, row):
             turned = dihedral.turn(b, k)
             arguments = (process, lambda xt, t: self._denoise(params, turned, xt, t), x, row, self.sampling.clip)
             if self.sampling.sampler == 'ddim':
@@ -225,10 +225,10 @@ class CIMD(Method):
                 x0 = samplers.ancestral(*arguments)
             return dihedral.turn_back(process.to_mask(x0), k)
 
-        return masks.by_parts(draw, parts, b, k, x, rows)
+        return masks.by_parts(sample, parts, b, k, x, rows)
 
     def _symmetries(self, rows: Array, stream: int) -> Array:
-        """The symmetry [B, N] of each mask; rows: their keys, of which a drawn one takes this stream."""
+        """The symmetry [B, N] of each mask; rows: their keys, of which a random one takes this stream."""
         if not self.sampling.symmetries:
             return jnp.zeros(rows.shape, int)
         if self.sampling.noise == 'stratified':
@@ -276,8 +276,8 @@ def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, b: Arr
 @functools.cache
 def _draw_frozen(encoder: gaussian_encoder.GaussianEncoder, seed: int, image_channels: int, channels: int) -> Params:
     b = jnp.zeros((1, 8, 8, image_channels))
-    draw = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), b, channels))
-    return jax.tree.map(np.asarray, draw(seed))
+    init = jax.jit(lambda seed: _init_encoders(encoder, jax.random.key(seed), b, channels))
+    return jax.tree.map(np.asarray, init(seed))
 
 
 def create(config: ml_collections.ConfigDict, place=None) -> CIMD:

@@ -1,6 +1,6 @@
-"""One case of a page: the image, the distinct answers, what raters and samples drew, and how often they drew nothing.
+"""One case of a page: the image, the distinct answers, what raters and samples marked, and how often nothing.
 
-Pictures are cropped to what anybody drew, with a margin: small lesions fill few pixels of an image. The whole
+Pictures are cropped to what anybody marked, with a margin: small lesions fill few pixels of an image. The whole
 image stands beside them, the crop marked. Image and masks are held once and shown in many places (<use>).
 """
 
@@ -30,7 +30,7 @@ def how_to_read(num_raters: int, num_samples: int, smallest_part: int = 1) -> st
         raters = 'carries each rater’s outline in a colour; equal outlines are shown side by side. It '
         wish = f' Good samples vary as the {num_raters} raters do, and leave the image empty about as often.'
     return f"""<p class="read">Answers are groups of samples that overlap by half or more on average, each shown by its
-most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody drew, {raters}has a
+most typical sample; “nothing” is an answer of its own. The large picture, cropped to what anybody marked, {raters}has a
 dashed outline around the pixels that at least so many of the {num_samples} samples include: the slider sets how many.
 Probability is the share of samples that include a pixel; disagreement is the entropy of that share in bits, 0 where
 all samples agree and 1 where they split in halves.{wish} {counted}
@@ -72,7 +72,7 @@ def view(
     name starts the ids of its elements; image [H, W, C] float in [0, 1]; raters [M, H, W], M may be 0, and samples
     [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; found:
     the distinct answers where they are not those of this image alone, as for a slice of a volume; focus: (top, left,
-    bottom, right) of what to show where nothing is drawn; scores: metrics of the image, None to compute GED and HM-IoU
+    bottom, right) of what to show where nothing is marked; scores: metrics of the image, None to compute GED and HM-IoU
     where there are raters; at: what a click into the picture says, X and Y standing for the pixel's column and row.
     """
     height, width = image.shape[:2]
@@ -87,9 +87,9 @@ def view(
     rater_tiles = ''.join(_tile(name, frame, f'r{i}', mask, f'rater {i + 1}') for i, mask in enumerate(raters))
     by_area = np.argsort(samples.sum((1, 2)), kind='stable')
     sample_tiles = ''.join(_tile(name, frame, f's{i}', samples[i], f'sample {i + 1}') for i in by_area.tolist())
-    drawn = [(f'r{i}', mask, colour) for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))]
-    drawn += [(f's{i}', mask, figures.SAMPLE_COLOUR) for i, mask in enumerate(samples)]
-    masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in drawn)
+    shown = [(f'r{i}', mask, colour) for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))]
+    shown += [(f's{i}', mask, figures.SAMPLE_COLOUR) for i, mask in enumerate(samples)]
+    masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in shown)
     found = modes.find(samples) if found is None else found
     texts = modes.words(samples, found, spacing)
     scores = _agreement(raters, samples) if scores is None else scores

@@ -77,7 +77,7 @@ def mask_svg(mask: np.ndarray, colour: str, attributes: str = '') -> str:
     """Mask [H, W] bool -> an SVG element in pixel coordinates, '' for an empty mask.
 
     Its outline as one path; where that would be long (noise), the filled mask as a picture instead,
-    so that a page stays small whatever a model draws.
+    so that a page stays small whatever a model samples.
     """
     if not mask.any():
         return ''

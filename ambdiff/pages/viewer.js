@@ -172,7 +172,7 @@ function setLevel(slider) {
     if (on) area = layer.dataset.area;
   }
   figure.querySelector('.area').textContent = area;
-  slider.setAttribute('aria-valuetext', `drawn by at least ${level} of ${slider.dataset.samples}: ${area}`);
+  slider.setAttribute('aria-valuetext', `marked by at least ${level} of ${slider.dataset.samples}: ${area}`);
 }
 function fade(slider) {
   slider.closest('.main').querySelector('.overlays').style.opacity = slider.value / 100;

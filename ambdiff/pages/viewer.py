@@ -1,4 +1,4 @@
-"""The picture to explore: an image with zoom and window/level, raters' outlines, and what at least k of N samples drew.
+"""The picture to explore: an image with zoom and window/level, raters' outlines, and what at least k of N samples mark.
 
 Everything is inline SVG in pixel coordinates of the image; viewer.js moves the viewBox.
 Without the script the picture shows the crop with the middle level set.
@@ -97,7 +97,7 @@ aria-label="Zoom in">+</button><button type="button" data-zoom="out" aria-label=
 type="button" data-zoom="crop">Crop</button><button type="button" data-zoom="whole">Whole</button><button
 type="button" data-ruler aria-pressed="false">Ruler</button></div><p class="point" role="status"></p>
 <figcaption class="legend">{''.join(switches)}<label><input type="checkbox" checked data-shows="samples">
-<span class="key dashed"></span><span>drawn by at least <output aria-live="off">{start}</output> of {count}
+<span class="key dashed"></span><span>marked by at least <output aria-live="off">{start}</output> of {count}
 <small class="area">{area_text(samples.sum(0) >= start, frame.spacing)}</small></span></label>
 <input class="slider" type="range" min="1" max="{count}" value="{start}" data-samples="{count}"
 aria-label="Outline what at least this many samples include"><label class="opacity"><span>Outlines

@@ -32,7 +32,7 @@ class Planned:
       volume: its geometry; the values are not kept, those of the slices looked at are in the plan.
       plan: its crops.
       points: those looked at; () for tiles.
-      raters: what raters drew, `Input.raters`.
+      raters: the raters' masks, `Input.raters`.
       settings: what its samples follow from, `settings_of`.
     """
 

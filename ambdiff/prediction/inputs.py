@@ -66,7 +66,7 @@ class Input:
         return volume
 
     def raters(self, volume: Volume, num_classes: int) -> np.ndarray:
-        """What its raters drew, bool [M, Z, H, W] with the bits of a row packed; M may be 0.
+        """Its raters' masks, bool [M, Z, H, W] with the bits of a row packed; M may be 0.
 
         Raises:
           UserError: a mask cannot be read or does not fit the image; names the file.

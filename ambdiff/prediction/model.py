@@ -38,7 +38,7 @@ class Model:
         self._samplers: dict[tuple[int, int], sampling.Sampler] = {}
 
     def sampler(self, settings: Settings) -> sampling.Sampler:
-        """What draws so many samples in so many steps; compiled on first use, and kept.
+        """What makes so many samples in so many steps; compiled on first use, and kept.
 
         Raises:
           UserError: more steps than the weights have, or too little memory for one sample.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # which is above: it writes itself by this
 
 MOST_SLICES = 6  # of a volume that are shown, those on which the samples mark most
 TITLE = 'Plausible masks'
-NOTICE = 'Research software, not a medical device. Masks are drawn by a model; nobody has checked them.'
+NOTICE = 'Research software, not a medical device. Masks are made by a model; nobody has checked them.'
 _ROW = re.compile('<!--case-->(.*?)<!--/case-->', re.DOTALL)
 
 

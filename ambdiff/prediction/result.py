@@ -17,14 +17,14 @@ from ambdiff.prediction.values import Window
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How samples are drawn and told apart.
+    """How samples are made and told apart.
 
     Attributes:
       num_samples: N of an image.
       num_steps: network evaluations each.
       seed: of all that is random.
       smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
-        empty shares; 1: every part does. Masks and maps are as drawn in any case.
+        empty shares; 1: every part does. Masks and maps are as sampled in any case.
     """
 
     num_samples: int
@@ -39,7 +39,7 @@ class Answer:
 
     Attributes:
       share: of the samples that give it.
-      words: its size and, for all but the most frequent drawing, how it lies to that.
+      words: its size and, for all but the most frequent mask, how it lies to that.
       empty: whether it is "nothing there".
       area: of its most typical sample, in the unit of `Finding.area`.
       sample: the number of that sample.
@@ -112,7 +112,7 @@ class Finding:
 
     def to_json(self) -> dict:
         """As summary.json holds it."""
-        area = {'unit': self.unit, 'of': 'the slice where most is drawn; empty samples count as 0', **self.area}
+        area = {'unit': self.unit, 'of': 'the slice where a sample marks most; empty samples count as 0', **self.area}
         answers = [answer.to_json() for answer in self.modes]
         return {'empty_share': self.empty_share, 'area': area, 'modes': answers}
 
@@ -130,7 +130,7 @@ class Prediction:
       window: what 0 and 1 of `images` stand for, and the unit.
       points: those looked at; () where tiles covered all.
       boxes: (slice, top, left, bottom, right) of the crop around each point.
-      raters: what raters drew, [M, Z, H, W] with the bits of a row packed; M may be 0.
+      raters: their masks, [M, Z, H, W] with the bits of a row packed; M may be 0.
       rater_names: the file of each.
       notes: what had to be guessed or changed, a phrase each.
       drawn_with: how, `Settings`.
@@ -239,7 +239,7 @@ class Prediction:
         return self.title if finding.at is None else f'{self.title} at {text_of(finding.at)}'
 
     def score(self, raters: np.ndarray) -> dict[str, float]:
-        """`ambdiff.score` of the samples against what raters drew.
+        """`ambdiff.score` of the samples against raters' masks.
 
         raters: [M, H, W], of a volume [M, D, H, W]: bool, 0 and 1, 0 and 255, or the labels of several classes. Of a
         volume the voxels of all slices count together.

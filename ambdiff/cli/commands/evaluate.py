@@ -25,7 +25,7 @@ from ambdiff.cli import fields
 @click.option('--split', type=click.Choice(['train', 'validation', 'test']), help='Default: the config’s, test.')
 @click.option('--seed', type=int, help='Everything random follows from it; default 0.')
 def command(config, workdir, weights, num_samples, num_steps, split, seed) -> int:
-    """Draw masks of every image of a split from weights, score them, and write DIR/evaluation/report.html.
+    """Sample masks of every image of a split from weights, score them, and write DIR/evaluation/report.html.
 
     CONFIG says which data and which model: a name as lidc:small, or FILE.py:VARIANT.
     """

@@ -53,7 +53,7 @@ class _Weights(click.ParamType):
     help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
 )
 def command(inputs, output, at, num_samples, num_steps, weights, seed, smallest_part) -> int:
-    """Draw plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
+    """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
     DIR/index.html shows them. Several files and folders may be given.
     """

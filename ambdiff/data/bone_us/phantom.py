@@ -1,6 +1,6 @@
 """Simulated B-mode ultrasound of a bone surface, and four simulated raters whose distribution is known.
 
-A scene is geometry in millimetres, drawn from the case's name; image and answers follow from it. With depth z below a
+A scene is geometry in millimetres, from the case's name; image and answers follow from it. With depth z below a
 linear probe, lateral position x, bone surface b(x) and echo strength e(x):
 
   field     = PSF * [sqrt(k) s] 10^(tissue(z, x) / 20) + coherent(z - b(x)) 10^(e(x) / 20)            (1)
@@ -27,7 +27,7 @@ FIELD = 40.0  # mm, depth and width of the image
 
 @dataclasses.dataclass(frozen=True)
 class Rater:
-    """How a rater draws; lengths in mm, ends as the mean share of the surface that is missed at each end."""
+    """How a rater outlines; lengths in mm, ends as the mean share of the surface that is missed at each end."""
 
     bias: float
     wobble: float
@@ -88,7 +88,7 @@ def scene(case: str) -> Scene:
 
 
 def empty_probability(visibility: float) -> np.ndarray:
-    """The probability [4] that each rater draws nothing at this visibility."""
+    """The probability [4] that each rater marks nothing at this visibility."""
     return np.array([r.empty_base + r.empty_faint * (1 - visibility) for r in RATERS])
 
 
@@ -106,9 +106,9 @@ def answers(of: Scene, size: int, who: np.ndarray, rng: np.random.Generator) -> 
     left, right = of.ends
     missed = np.minimum(rng.exponential(np.stack([skill['ends']] * 2)), 0.35) * (right - left)
     within = (grid >= left + missed[0][:, None]) & (grid <= right - missed[1][:, None])
-    drawn = rng.random(n) >= empty_probability(of.visibility)[who]
+    marked = rng.random(n) >= empty_probability(of.visibility)[who]
     band = np.abs(grid[:, None] - middle[:, None, :]) <= thickness[:, None, None] / 2
-    return (band & (within & drawn[:, None])[:, None, :]).astype(np.uint8)
+    return (band & (within & marked[:, None])[:, None, :]).astype(np.uint8)
 
 
 def image(of: Scene, size: int) -> np.ndarray:
@@ -192,7 +192,7 @@ def _point_spread(scatter, pixel, focus):
 def _smooth_noise(rng, size, sigma):
     """Gaussian noise of unit variance, correlated over `sigma` pixels (down and along): [size, size]."""
     sigma = np.broadcast_to(sigma, 2)
-    # Drawn on a grid no finer than the correlation needs: large blurs would take most of the time.
+    # Made on a grid no finer than the correlation needs: large blurs would take most of the time.
     coarse = [int(2 ** max(np.floor(np.log2(s / 2)), 0)) for s in sigma]
     noise = rng.standard_normal([size // c for c in coarse], np.float32)
     noise = ndimage.gaussian_filter(noise, sigma / coarse, mode='wrap', truncate=3)

@@ -7,7 +7,7 @@
 It is the builder `ambdiff.data.folder` with other defaults. Colour becomes luminance. The scanner has compressed the
 envelope to its logarithm already, so nothing is done to the speckle: with config.data.intensity = 'b_mode' each
 picture becomes (v - p1) / (p99.9 - p1), percentiles over the pixels above 0, which takes out gain and dynamic range
-(`ambdiff.data.files.intensity` says why); 8 bits keep it. Every frame is an example, also one in which no rater drew:
+(`ambdiff.data.files.intensity` says why); 8 bits keep it. Every frame is an example, also one that no rater marked:
 that a picture shows no bone is an answer too.
 """
 

@@ -1,7 +1,7 @@
 """`bone_us_simulated`: simulated ultrasound of bone surfaces with four simulated raters of different skill.
 
 A tensorflow-datasets builder of 1500 images of 250 simulated volunteers, split by volunteer; images and raters are
-those of `ambdiff.data.bone_us.phantom`. The raters' distribution is known, so that fresh answers can be drawn for any
+those of `ambdiff.data.bone_us.phantom`. The raters' distribution is known, so that fresh answers can be made for any
 image.
 """
 
@@ -92,7 +92,7 @@ def volunteers(count: int) -> list[str]:
 
 
 def fresh_answers(case: str, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Fresh answers to a case's image, each by a rater drawn uniformly: uint8 [count, size, size]."""
+    """Fresh answers to a case's image, each by a rater chosen uniformly: uint8 [count, size, size]."""
     return phantom.answers(phantom.scene(case), size, rng.integers(len(phantom.RATERS), size=count), rng)
 
 

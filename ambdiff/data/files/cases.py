@@ -189,8 +189,8 @@ def _read(case, data):
     return Read(unit, masks, spacing, tuple(notes))
 
 
-def drawn(case: Case, num_classes: int) -> np.ndarray:
-    """Whether any rater drew in each slice, bool [Z], from the masks alone.
+def marked(case: Case, num_classes: int) -> np.ndarray:
+    """Whether any rater marked a pixel of each slice, bool [Z], from the masks alone.
 
     Raises:
       UserError: a mask cannot be read or has other values than a mask; sizes are checked by `read`.

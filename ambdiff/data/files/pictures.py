@@ -4,11 +4,11 @@ One rule for every picture that is read, whatever asks for it:
 
                  as an image                              as a rater's mask of K classes
   grey           as stored (1, 2 and 4 bits up to 255)    the stored value is the label, or 0 and white yes and no
-  min-is-white   turned round: larger is brighter; noted  refused: what is drawn could be 0 or white
+  min-is-white   turned round: larger is brighter; noted  refused: what is marked could be 0 or white
   palette        its colours                              grey entries: their grey where that is a label, else the
                                                           index where grey rises with it from black; coloured entries:
                                                           the index, where entry 0 is black; else refused
-  transparency   laid over black; noted                   must be where nothing is drawn and nowhere else, or refused
+  transparency   laid over black; noted                   must be where nothing is marked and nowhere else, or refused
   colour         luminance (ITU-R 601); noted, unless     refused, unless the channels are equal: then as grey
                  three channels are asked for
   16-bit colour  read at 8 bits; noted                    refused
@@ -205,7 +205,7 @@ def _bits(raw):
 
 def _refuse_mask(path, classes, what, cure):
     if classes:
-        raise UserError(f'{path}: {what}, so what is drawn cannot be told; {cure}')
+        raise UserError(f'{path}: {what}, so what is marked cannot be told; {cure}')
 
 
 def _grey(path, image, stored, raw, classes, page, notes):
@@ -245,11 +245,11 @@ def _colours(path, image, stored, undo, classes, notes):
 
 
 def _without(path, values, alpha, classes, notes, multiplied=False):
-    """Values [H, W, C] with their transparency [H, W] laid over black; of a mask, checked against what is drawn."""
+    """Values [H, W, C] with their transparency [H, W] laid over black; of a mask, checked against what is marked."""
     if (alpha == 255).all():
         return values
-    drawn = (values != 0).any(-1)
-    if (alpha == np.where(drawn, 255, 0)).all():
+    marked = (values != 0).any(-1)
+    if (alpha == np.where(marked, 255, 0)).all():
         return values
     _refuse_mask(path, classes, 'is transparent in part', 'store it in grey without transparency')
     notes.append('transparency laid over black')

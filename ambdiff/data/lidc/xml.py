@@ -1,4 +1,4 @@
-"""TCIA's XML files of LIDC-IDRI: one a scan, with what each reader drew in the unblinded reading.
+"""TCIA's XML files of LIDC-IDRI: one a scan, with what each reader outlined in the unblinded reading.
 
   LidcReadMessage/ResponseHeader/SeriesInstanceUid
   LidcReadMessage/readingSession/unblindedReadNodule/characteristics/{subtlety, texture, ..}

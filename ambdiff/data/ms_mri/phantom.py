@@ -1,6 +1,6 @@
 """Simulated MRI of multiple sclerosis: four sequences of a brain, and two simulated raters whose distribution is known.
 
-A patient is geometry in millimetres (x to the patient's left, y to the front, z up, from the brain's middle), drawn
+A patient is geometry in millimetres (x to the patient's left, y to the front, z up, from the brain's middle), random
 from the name: a brain with cortex, deep grey matter and ventricles, and lesions, ellipsoids that cluster around the
 ventricles, a few of them far out under the cortex, some of them faint. Of an axial slice, with tissue shares p:
 
@@ -10,8 +10,8 @@ ventricles, a few of them far out under the cortex, some of them faint. Of an ax
 (2) is Rician noise (Gudbjartsson and Patz 1995). Intensities follow the contrasts of FLAIR, T1, T2 and proton density:
 lesions are bright in FLAIR, T2 and PD and dark in T1, cerebrospinal fluid is bright in T2 and dark in FLAIR and T1.
 
-A rater's answer is the union of the lesions that he does not miss, each drawn to `margin` mm outside its boundary
-(inside, if negative) by a shift drawn once an answer. He misses a lesion with probability
+A rater's answer is the union of the lesions that he does not miss, each outlined `margin` mm outside its boundary
+(inside, if negative) by a random shift, one an answer. He misses a lesion with probability
 min(miss exp(-area / miss_area) (1.6 - contrast), 0.95), independently: small and faint ones most.
 """
 
@@ -38,7 +38,7 @@ _INTENSITY = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Rater:
-    """How a rater draws; the margin's mean and standard deviation in mm, miss_area in mm^2."""
+    """How a rater outlines; the margin's mean and standard deviation in mm, miss_area in mm^2."""
 
     margin: float
     margin_spread: float

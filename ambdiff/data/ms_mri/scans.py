@@ -8,7 +8,7 @@ A tensorflow-datasets builder. Files are found by name anywhere under the folder
 Volumes are turned to axial slices as a radiologist sees them: the first row in front, the first column on the patient's
 right. Channels are FLAIR, T1 (MPRAGE), T2 and PD in this order. Every volume and sequence is normalised by its own
 percentiles, (v - p1) / (p99 - p1) over the voxels above 0 (the brain: the skull is stripped), clipped to [0, 1]. Slices
-in which no rater drew are left out; one in which a single rater drew stays, with the other's empty mask.
+in which no rater marked a pixel are left out; one that a single rater marked stays, with the other's empty mask.
 
 A split of the builder is one subject, with all its visits; `open_split` puts folds together.
 """
@@ -215,17 +215,17 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
             parts.clear()
 
     def _slices(self, subject, visit):
-        """The slices of a visit in which a rater drew, as they are stored."""
+        """The slices of a visit in which a rater marked a pixel, as they are stored."""
         config = self.builder_config
         volume, masks = read_visit(config.visits[subject, visit], config.intensity)
         for note in volume.notes:
             logging.getLogger(__name__).warning('ms_mri: %s', note)
         size = config.image_size
-        drawn = np.flatnonzero(masks.any((1, 2, 3)))
-        if not len(drawn):
+        marked = np.flatnonzero(masks.any((1, 2, 3)))
+        if not len(marked):
             arrays = {'image': np.zeros((0, size, size, 4), np.uint16), 'masks': np.zeros((0, 2, size, size), np.uint8)}
-            return arrays | {'z': drawn, 'spacing': np.zeros(2, np.float32)}
-        image, masks, spacing = volume.values[drawn], masks[drawn], volume.spacing[1:]
+            return arrays | {'z': marked, 'spacing': np.zeros(2, np.float32)}
+        image, masks, spacing = volume.values[marked], masks[marked], volume.spacing[1:]
         if config.spacing:
             where = config.visits[subject, visit][SEQUENCES[0]]
             image, masks = cases.resampled(where, image, masks, spacing, config.spacing)
@@ -240,10 +240,10 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
                 fit=config.fit,
                 spacing=spacing,
             )
-            for z, *slices in zip(drawn, image, masks, strict=True)
+            for z, *slices in zip(marked, image, masks, strict=True)
         ]
         stacked = {field: np.stack([built.record(e, np.uint16)[field] for e in made]) for field in ('image', 'masks')}
-        return stacked | {'z': drawn, 'spacing': made[0]['spacing']}
+        return stacked | {'z': marked, 'spacing': made[0]['spacing']}
 
 
 def folds(subjects: list[str], fold: int) -> dict[str, list[str]]:
@@ -307,7 +307,7 @@ def _opened(data, split):
     builder = built.opened(MsMri, data.build_dir, config=config)
     source = built.source(builder, chosen, chosen)
     if not len(source):
-        raise UserError(f'{root}: no rater drew in {", ".join(chosen)}, so the split {split} has no slice')
+        raise UserError(f'{root}: no rater marked a pixel in {", ".join(chosen)}, so the split {split} has no slice')
     return source
 
 

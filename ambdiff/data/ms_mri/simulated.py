@@ -2,7 +2,7 @@
 
 A tensorflow-datasets builder of some 1500 axial slices of 250 simulated patients, split by patient; images and raters
 are those of `ambdiff.data.ms_mri.phantom`. Every slice cuts a lesion, but a rater may miss them all. The raters'
-distribution is known, so that fresh answers can be drawn for any slice.
+distribution is known, so that fresh answers can be made for any slice.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ def patients(count: int) -> list[str]:
 
 
 def fresh_answers(case: str, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Fresh answers to a case's slice, each by a rater drawn uniformly: uint8 [count, size, size]."""
+    """Fresh answers to a case's slice, each by a rater chosen uniformly: uint8 [count, size, size]."""
     name, number = case.rsplit('_', 1)
     patient = _patient(name)
     who = rng.integers(len(phantom.RATERS), size=count)

@@ -72,7 +72,7 @@ class Method(Protocol):
     def sample(
         self, params: Params, state: State, images: Array, keys: Array, num_samples: int, parts: int = 1
     ) -> Array:
-        """Draws N masks for each image.
+        """Samples N masks for each image.
 
         Args:
           params: the averaged ones, whole or `for_sampling`.

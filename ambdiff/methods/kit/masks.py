@@ -1,4 +1,4 @@
-"""Raters and masks: what drawing one rater in training and N masks in sampling takes, for any method."""
+"""Raters and masks: what choosing one rater in training and N masks in sampling take, for any method."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Array = jax.Array
 
 
 def draw_rater(key: Array, present: Array) -> Array:
-    """A rater [B] for each example, drawn uniformly among those who are there; present [B, M] bool."""
+    """A rater [B] for each example, chosen uniformly among those who are there; present [B, M] bool."""
     u = jax.random.randint(key, (len(present),), 0, present.sum(1))
     return jnp.take_along_axis(jnp.argsort(~present, axis=1), u[:, None], axis=1)[:, 0]
 
@@ -26,11 +26,11 @@ def mask_keys(keys: Array, num_samples: int) -> Array:
     return jax.vmap(fold)(keys)
 
 
-def by_parts(draw: Callable[..., Array], parts: int, shared: Any, *arrays: Array) -> Array:
-    """Draws the N masks of every image in so many equal parts, one after the other, to save memory.
+def by_parts(sample: Callable[..., Array], parts: int, shared: Any, *arrays: Array) -> Array:
+    """Samples the N masks of every image in so many equal parts, one after the other, to save memory.
 
     Args:
-      draw: (shared, *arrays) -> result, all with rows [R, ...] in front: R = B images x N / parts masks.
+      sample: (shared, *arrays) -> result, all with rows [R, ...] in front: R = B images x N / parts masks.
       parts: divides N.
       shared: a tree of [B, ...], what the masks of an image have in common (the image, a network's features of it): it
         is repeated for each of them.
@@ -44,7 +44,7 @@ def by_parts(draw: Callable[..., Array], parts: int, shared: Any, *arrays: Array
     def one(part):
         rows = part[0].shape[1]
         repeated = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), shared)
-        result = draw(repeated, *(x.reshape(-1, *x.shape[2:]) for x in part))
+        result = sample(repeated, *(x.reshape(-1, *x.shape[2:]) for x in part))
         return result.reshape(batch, rows, *result.shape[1:])
 
     # [B, N, ..] -> [parts, B, N / parts, ..]: the image axis, which devices share, stays whole.
