@@ -1,1 +1,6 @@
-"""The command `ambdiff`: what a user types, and nothing of what is then done."""
+"""The command `ambdiff`: what a user types, and nothing of what is then done.
+
+entry.py   the list of commands; commands/ a file each
+fields.py  CONFIG and its fields on a command line
+style.py   help, names and mistakes, the same for all
+"""

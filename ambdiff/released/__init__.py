@@ -1,1 +1,1 @@
-"""Weights of the released PyTorch code: its files and its names."""
+"""Weights of the released PyTorch code: its files (files.py), and its names and layouts (layout.py)."""
