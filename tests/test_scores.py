@@ -31,9 +31,9 @@ def account(raters, samples, draws):
         p, q = (np.mean([not mask.any() for mask in masks]) for masks in (raters, samples))
         empty = 2 * ((q - p) ** 2 - p * (1 - p) / (m - 1) - q * (1 - q) / (n - 1))
     shape = math.nan
-    drew, drawn = ([mask for mask in masks if mask.any()] for masks in (raters, samples))
-    if min(len(drew), len(drawn)) > 1 and draws == 'independent':
-        shape = 2 * mean(drew, drawn) - distinct(drew) - distinct(drawn)
+    of_raters, of_model = ([mask for mask in masks if mask.any()] for masks in (raters, samples))
+    if min(len(of_raters), len(of_model)) > 1 and draws == 'independent':
+        shape = 2 * mean(of_raters, of_model) - distinct(of_raters) - distinct(of_model)
     tenths = {}
     for place in np.ndindex(raters.shape[1:]):
         votes = sum(int(mask[place]) for mask in samples)

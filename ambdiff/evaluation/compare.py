@@ -27,7 +27,7 @@ class Run:
     Attributes:
       name: what it is called in the table.
       folder: of its metrics.json and masks.npz.
-      raters: what raters drew.
+      raters: their masks.
       samples: what was drawn.
       draws: 'independent' or 'dependent'.
       num_samples: N.
@@ -211,7 +211,7 @@ def _equal_number(runs: Sequence[Run], notes: list[str]) -> int:
 
 
 def _same_raters(runs: Sequence[Run], case: str) -> np.ndarray:
-    """What raters drew in a case, [M, H, W], the same in all runs but for the order."""
+    """The raters' masks of a case, [M, H, W], the same in all runs but for the order."""
     first = runs[0].raters.masks[case]()[:, 0]
     key = lambda masks: (masks.shape, sorted(mask.tobytes() for mask in masks))
     for run in runs[1:]:

@@ -1,4 +1,4 @@
-"""Masks that any program drew, or raters did: found in a file or folder, a case at a time, not yet read."""
+"""Masks that any program or raters made: found in a file or folder, a case at a time, not yet read."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Scores of masks that any program drew: files in, the files of an evaluation out."""
+"""Scores of masks that any program made: files in, the files of an evaluation out."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ class Request:
 
     Attributes:
       samples: file or folder of what was drawn.
-      raters: of what raters drew; None: the file of the samples.
+      raters: of the raters' masks; None: the file of the samples.
       train: of masks of other patients, for the baseline `other_patients`; None: no such baseline.
       patients: a CSV with the columns case and patient; None: as the raters' file says, if it does.
       data: the config's data group: the number of classes, and how layouts are read (image_size 0: as the samples).
@@ -42,7 +42,7 @@ def score(request: Request, folder: pathlib.Path) -> dict:
     """Scores and writes metrics.json, per_image.csv, masks.npz and report.html into the folder, all or nothing.
 
     Returns:
-      What metrics.json holds; fields that only the program knows that drew are None.
+      What metrics.json holds; fields that only the program knows that sampled are None.
 
     Raises:
       UserError: a file cannot be read, or what it holds does not fit; one line that names the case and the cure.

@@ -21,7 +21,7 @@ class Matched:
     """What is scored.
 
     Attributes:
-      cases: names, patients and what raters drew; images are black where masks alone are given.
+      cases: names, patients and raters' masks; images are black where masks alone are given.
       samples: [n, N, H, W] uint8.
       shape: (Z, H, W) of every case; None where they differ, or where volumes are laid out as one plane each.
     """
@@ -35,7 +35,7 @@ def match(raters: Drawn, samples: Drawn, patients: dict[str, str], only_common: 
     """The cases of both sides, in the raters' order.
 
     The voxels of a volume count together, as of one wide image. Where cases differ in size, or are volumes, each is cut
-    to what anybody drew and filled up with nothing: no metric counts pixels that nobody marks.
+    to what anybody marked and filled up with nothing: no metric counts pixels that nobody marks.
 
     Args:
       raters: one side.
@@ -164,7 +164,7 @@ def _same_width(there, here):
 
 
 def _cut(drawn, sampled):
-    """Both as one plane [K, 1, Z H, W], cut to the box around what anybody drew."""
+    """Both as one plane [K, 1, Z H, W], cut to the box around what anybody marked."""
     union = np.concatenate([drawn, sampled]).any(0)
     if not union.any():
         return tuple(np.zeros((len(masks), 1, 1, 1), np.uint8) for masks in (drawn, sampled))

@@ -19,7 +19,7 @@ _PLACE = {'type': click.Path(path_type=pathlib.Path), 'metavar': 'DIR_OR_NPZ'}
 )
 @click.option('--samples', required=True, help='What was drawn, matched with raters by the name of the case.', **_PLACE)
 @click.option(
-    '--raters', help='What raters drew, also a data set that training reads; default: the file of --samples.', **_PLACE
+    '--raters', help='The raters’ masks, also a data set that training reads; default: the file of --samples.', **_PLACE
 )
 @click.option(
     '-o', '--output', required=True, type=click.Path(path_type=pathlib.Path), metavar='DIR', help='Where scores go.'
@@ -44,7 +44,7 @@ _PLACE = {'type': click.Path(path_type=pathlib.Path), 'metavar': 'DIR_OR_NPZ'}
 def command(
     samples, raters, output, patients, train, num_classes, draws, num_samples, only_common, split, seed
 ) -> None:
-    """Score masks that any program drew against raters' masks: DIR/metrics.json, per_image.csv and report.html.
+    """Score masks that any program made against raters' masks: DIR/metrics.json, per_image.csv and report.html.
 
     A folder holds CASE/mask_1.png .. of raters and CASE/sample_0.png .. of samples, or CASE_0.png .. all in one; PNG,
     JPEG, TIFF or NIfTI. An .npz is evaluate's masks.npz, or has an array [K, H, W] for each case. Fields of the data
