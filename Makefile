@@ -26,7 +26,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-newest:
 	@$(MAKE) test VENV=.venv-newest CONSTRAINTS=

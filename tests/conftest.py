@@ -1,6 +1,7 @@
 """Strict test settings: silent broadcasting and warnings are errors; compiles are cached on disk."""
 
 import importlib.metadata
+import logging
 import os
 import pathlib
 
@@ -36,6 +37,16 @@ def one_device():
     """A test that is about several devices says so: `with devices.visible(8)`."""
     with devices.visible(1):
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """A command that a test runs in this process sets how much is told: the next test does not inherit it."""
+    loggers = [logging.getLogger(), logging.getLogger('ambdiff')]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope='session')

@@ -35,7 +35,7 @@ def test_every_dependency_is_pinned_to_a_version_that_setup_cfg_allows():
 def test_make_installs_the_tested_versions_except_where_the_newest_are_asked_for(target, environment, pinned, tmp_path):
     if not shutil.which('make'):
         pytest.skip('make is not here')
-    for name in ('Makefile', 'setup.cfg', 'pyproject.toml', 'constraints.txt'):
+    for name in ('Makefile', 'setup.py', 'setup.cfg', 'pyproject.toml', 'constraints.txt'):
         shutil.copy(ROOT / name, tmp_path)
     said = subprocess.run(['make', '-n', target], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     (install,) = (line for line in said.splitlines() if 'pip install' in line)

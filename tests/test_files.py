@@ -173,7 +173,9 @@ def test_nobody_else_in_the_package_renames_or_makes_partial_files():
 
 
 def test_nobody_in_the_package_imports_a_command_line():
-    for path in PACKAGE.rglob('*.py'):
+    # The command `ambdiff` stands above them all: it calls what the modules' own command lines do.
+    below = (path for path in PACKAGE.rglob('*.py') if PACKAGE / 'cli' not in path.parents)
+    for path in below:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 full = {f'{node.module}.{alias.name}' for alias in node.names} | {node.module}

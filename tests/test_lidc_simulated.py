@@ -135,9 +135,9 @@ def test_tensorflow_is_not_imported_and_nothing_warns(folder, tmp_path):
     fake = tmp_path / 'tensorflow'
     fake.mkdir()
     (fake / '__init__.py').write_text("raise SystemExit('tensorflow was imported')")
-    root = pathlib.Path(simulated.__file__).parents[2]
+    root = pathlib.Path(simulated.__file__).parents[3]
     code = (
-        'from ambdiff.data import lidc_simulated as l\n'
+        'from ambdiff.data.lidc import simulated as l\n'
         f"source = l.open_split({str(folder)!r}, 64, 'train', max_patients={PATIENTS})\n"
         "print(source[0]['case'])"
     )

@@ -84,7 +84,7 @@ def test_linked_folders_are_followed_once_and_never_upwards(tmp_path):
     for name, target in (('one', '../elsewhere'), ('two', '../elsewhere'), ('self', '.'), ('up', '..'), ('top', '/')):
         os.symlink(target, tmp_path / 'in' / name)
     os.symlink('../../in', tmp_path / 'elsewhere' / 'sub' / 'back')
-    found = inputs.find(tmp_path / 'in', tmp_path / 'out')
+    found = inputs.find([tmp_path / 'in'], tmp_path / 'out')
     assert [item.source for item in found.inputs] == ['a.png', 'one/sub/b.png']
     assert sum('read already' in line for line in found.skipped) == 1
     assert sum('a folder above' in line for line in found.skipped) == 4
@@ -94,11 +94,11 @@ def test_what_is_no_file_is_named_and_waited_for_by_nobody(tmp_path):
     write(tmp_path / 'in' / 'a.png')
     os.mkfifo(tmp_path / 'in' / 'pipe.png')
     os.symlink('nowhere', tmp_path / 'in' / 'lost.nii')
-    found = inputs.find(tmp_path / 'in', tmp_path / 'out')
+    found = inputs.find([tmp_path / 'in'], tmp_path / 'out')
     assert [item.source for item in found.inputs] == ['a.png']
     assert [line.split(':')[0] for line in found.skipped] == ['lost.nii', 'pipe.png']
     with pytest.raises(UserError, match='neither a file nor a folder'):
-        inputs.find(tmp_path / 'in' / 'pipe.png', tmp_path / 'out')
+        inputs.find([tmp_path / 'in' / 'pipe.png'], tmp_path / 'out')
 
 
 def test_a_folder_that_cannot_be_read_is_a_fault_of_its_own(weights, bright, tmp_path, monkeypatch, capfd):
@@ -132,7 +132,7 @@ def test_results_of_other_runs_in_the_input_are_skipped_and_told(weights, bright
 def test_a_mask_whose_name_misses_the_rule_is_named_and_not_predicted(tmp_path):
     for name in ('image.png', 'mask_1.png', 'mask2.png', 'Mask-3.png', 'other.png'):
         write(tmp_path / 'case' / name)
-    found = inputs.find(tmp_path, tmp_path / 'out')
+    found = inputs.find([tmp_path], tmp_path / 'out')
     assert [item.source for item in found.inputs] == ['case/image.png', 'case/other.png']
     assert [line.split(':')[0] for line in found.skipped] == ['case/Mask-3.png', 'case/mask2.png']
 
