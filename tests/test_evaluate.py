@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """A short run, trained and evaluated: (config, workdir, what evaluate returned)."""
     folder = tmp_path_factory.mktemp('run')
     data = tiny.write_hdf5(folder / 'tiny.hdf5', {'train': 24, 'val': 8, 'test': 7})
-    config = tiny.config(data, **{'train.sample_every': 6})
+    config = tiny.config(data, **{'train.sample_every': 6, 'train.sample_images': 7})
     assert train.train(config, folder / 'work')
     return config, folder / 'work', evaluate.evaluate(config, folder / 'work')
 
