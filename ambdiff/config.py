@@ -39,6 +39,7 @@ def default(method: str = 'cimd') -> ConfigDict:
     data.fold = 0  # 'ms_mri': the subject that is tested, 0 = the first; the next one validates, the others train
     data.augment = True  # flips and quarter turns in training
     data.warp = 0.0  # above 0, in training: half of the images turned, zoomed by up to 1 + warp, and shifted
+    data.rewindow = 0.0  # 'hu_window', in training: the share of images shown as another window of HU would show them
     data.accept_changes = False  # go on with a run although its data is not what it began with
     data.upright = False  # images have a top (depth in ultrasound): augment by mirroring left and right alone
 

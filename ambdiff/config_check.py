@@ -30,6 +30,7 @@ _RANGES = {
     'data.num_classes': (1, 254),
     'data.hu_window': (-1e6, 1e6),
     'data.spacing': (0, 1000),
+    'data.rewindow': (0, 1),
     'diffusion.num_steps': (1, 10**6),
     'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
     'train.updates_per_batch': (1, MANY),

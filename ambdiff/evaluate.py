@@ -137,7 +137,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
         'split': f'{config.evaluate.split}, {len(cases.names)} images',
         'checkpoint': f'step {step}',
         'masks an image (N)': f'{number}, {found.draws}',
-        'network evaluations a mask': str(config.sample.num_steps),
+        'network evaluations a mask': f'{method.evaluations:g}',
         'seconds a mask': f'{result["seconds_per_mask"]:.4f} on {result["device"]}',
         'seed': str(config.seed),
     }

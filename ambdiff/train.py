@@ -23,8 +23,8 @@ from ambdiff.data import augment, pipeline, sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import validation
 from ambdiff.methods.kit.contract import Method, Weights
-from ambdiff.runtime import faults, flops, hosts, sharding
-from ambdiff.runtime.checkpoint import Checkpointer, load_weights, sampling_item
+from ambdiff.runtime import faults, flops, hosts, sharding, warm_start
+from ambdiff.runtime.checkpoint import Checkpointer, sampling_item
 from ambdiff.runtime.metric_writer import MetricWriter
 
 Array = jax.Array
@@ -87,12 +87,7 @@ def make_train_step(config: ml_collections.ConfigDict, method: Method, optimiser
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, loss_key = jax.random.split(key)
-        if config.data.warp:
-            warp_key = jax.random.fold_in(augment_key, 1)
-            batch = augment.warp(batch, warp_key, config.data.warp, config.data.upright)
-        if config.data.augment:
-            change = augment.mirror if config.data.upright else augment.flips_and_turns
-            batch = change(batch, augment_key)
+        batch = augment.for_training(batch, augment_key, config.data)
         compute = gradient if parts == 1 else accumulated
         grads, (metrics, carried) = compute(state.params, state.carried, batch, loss_key)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
@@ -142,7 +137,7 @@ class _Setup:
         """The state of step 0, from the seed or from config.checkpoint."""
         state = self._init(jax.random.key(self.config.seed))
         if self.config.checkpoint:
-            weights, _ = load_weights(self.config.checkpoint, self.config, sharding.replicated(self.mesh))
+            weights = warm_start.weights(self.config, state.params, sharding.replicated(self.mesh))
             # What the weights leave out, since sampling does not need it, keeps its start.
             taken = lambda own, loaded: {name: loaded.get(name, tree) for name, tree in own.items()}
             place = jax.jit(

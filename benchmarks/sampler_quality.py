@@ -1,7 +1,7 @@
 """What the sampler's choices do to quality: GED_N and HM-IoU over steps, eta and the kind of starts.
 
-  python benchmarks/sampler_quality.py --config=configs/lidc.py:small --config.data.path=data_lidc.hdf5 \
-      --config.checkpoint=runs/lidc_small --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
+  python benchmarks/sampler_quality.py --config=configs/lidc.py:small_cimd --config.data.path=data_lidc.hdf5 \
+      --config.checkpoint=runs/lidc_small_cimd --config.evaluate.split=validation [--steps=4,8,16] [--etas=0,1]
 
 Every row samples config.sample.num_samples masks an image from the same weights and seed; +- is the standard error,
 clustered by patient where patients are known. `difference` is GED less the first row's, image by image, whose error is

@@ -1,6 +1,6 @@
 """What one mask costs: network evaluations, FLOPs and seconds, for several configs.
 
-  python benchmarks/sampling.py [--configs=configs/lidc.py,configs/lidc.py:small] [--rounds=3] [--masks=4]
+  python benchmarks/sampling.py [--configs=configs/lidc.py,configs/lidc.py:small_cimd] [--rounds=3] [--masks=4]
 
 Times are of the compiled sampler, interleaved, medians. Of a sampler of more than 20 steps, 2 and 4 steps are timed and
 the time of a step is their difference; its line says so. FLOPs are the compiler's count of one network evaluation times
@@ -56,7 +56,7 @@ def network_flops(config):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--configs', default='configs/lidc.py,configs/lidc.py:small')
+    parser.add_argument('--configs', default='configs/lidc.py,configs/lidc.py:small_cimd')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--masks', type=int, default=4)
     arguments = parser.parse_args()

@@ -58,8 +58,8 @@ def test_a_variant_that_does_not_exist_is_named(name):
 
 def test_images_that_have_a_top_are_mirrored_in_sampling_and_never_turned():
     turned = []
-    for name in ('bone_us', 'ms_mri', 'lidc'):
-        config = get_config(name, 'small')
+    for name, variant in (('bone_us', 'small'), ('ms_mri', 'small'), ('lidc', 'small_cimd')):
+        config = get_config(name, variant)
         assert config.sample.symmetries
         turned.append(np.asarray(dihedral.cycle(8, methods.create(config).upright)).tolist())
     assert turned == [[0, 2] * 4, [0, 2] * 4, list(range(8))]

@@ -60,7 +60,7 @@ def test_modules_scripts_and_configs_exist(page):
         assert importlib.util.find_spec(module), module
     for script in re.findall(r'\b((?:benchmarks|launch|tests)/\w+\.\w+)', text):
         assert (ROOT / script).is_file(), script
-    for name, variant in re.findall(r'\bconfigs/(\w+)\.py(?::([a-z]+))?', text):
+    for name, variant in re.findall(r'\bconfigs/(\w+)\.py(?::([a-z_]+))?', text):
         get_config(name, variant)
 
 

@@ -14,7 +14,7 @@ from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.runtime import checkpoint, weights_file
 
-RELEASED = pathlib.Path(__file__).parents[1] / 'weights' / 'lidc_small.safetensors'
+RELEASED = pathlib.Path(__file__).parents[1] / 'weights' / 'lidc_small_cimd.safetensors'
 PARAMS = {'unet': {'conv': {'kernel': np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}}}
 NAME = 'unet/conv/kernel'
 

@@ -60,7 +60,7 @@ def config(path, method='cimd', **fields):
 
 
 def flags(path, workdir, **fields):
-    """The command line of `config`, as arguments of python -m ambdiff.main with configs/lidc.py:small."""
+    """The command line of `config`, as arguments of python -m ambdiff.main with configs/lidc.py:small_cimd."""
     tiny = config(path, **fields)
     names = ['data.path', 'data.image_size', 'optim.warmup_steps']
     names += [f'model.{n}' for n in ('channels', 'num_res_blocks', 'num_heads', 'num_groups')]
@@ -68,7 +68,7 @@ def flags(path, workdir, **fields):
     names += [f'sample.{n}' for n in ('num_steps', 'num_samples')]
     given = [f'--config.{n}={tiny[n.split(".")[0]][n.split(".")[1]]}' for n in names]
     given += ['--config.model.channel_mult=(1,)', '--config.model.attention_resolutions=()']
-    return ['--config=configs/lidc.py:small', f'--workdir={workdir}', *given]
+    return ['--config=configs/lidc.py:small_cimd', f'--workdir={workdir}', *given]
 
 
 def disc(shape, centre, radius=3.2):

@@ -2,10 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from ambdiff import dihedral
 
 Array = jax.Array
+
+
+def for_training(batch: dict[str, Array], key: Array, data: ml_collections.ConfigDict) -> dict[str, Array]:
+    """A batch of a training step, changed as config.data asks; everything random follows from the key."""
+    if data.warp:
+        batch = warp(batch, jax.random.fold_in(key, 1), data.warp, data.upright)
+    if data.augment:
+        batch = (mirror if data.upright else flips_and_turns)(batch, key)
+    if data.rewindow:
+        batch = rewindow(batch, jax.random.fold_in(key, 2), data.rewindow, data.hu_window)
+    return batch
 
 
 def flips_and_turns(batch: dict[str, Array], key: Array) -> dict[str, Array]:
@@ -41,6 +53,22 @@ def warp(batch: dict[str, Array], key: Array, strength: float, upright: bool) ->
     moved = jax.random.bernoulli(which_key, 0.5, (size, 1, 1, 1))
     image = jnp.where(moved, image, batch['image'])
     return {**batch, 'image': image, 'masks': jnp.where(moved, masks, batch['masks'])}
+
+
+def rewindow(batch: dict[str, Array], key: Array, share: float, window: tuple[float, float]) -> dict[str, Array]:
+    """This share of the images as crops that were exported with another window of HU, drawn for each.
+
+    low ~ U(-1450, -850), high ~ U(50, 900), then [low, high] -> [0, 1], clipped, to the power e^u, u ~ U(-1/4, 1/4).
+    What `window`, the HU of 0 and of 1, has clipped stays lost. image [B, H, W, C] in [0, 1].
+    """
+    image = batch['image']
+    draw = lambda key, least, most: jax.random.uniform(key, (len(image), 1, 1, 1), minval=least, maxval=most)
+    which_key, low_key, high_key, power_key = jax.random.split(key, 4)
+    low, high = draw(low_key, -1450.0, -850.0), draw(high_key, 50.0, 900.0)
+    hu = window[0] + (window[1] - window[0]) * image
+    # Above 0 only, for the power's derivative.
+    other = jnp.clip((hu - low) / (high - low), 1e-6, 1.0) ** jnp.exp(draw(power_key, -0.25, 0.25))
+    return {**batch, 'image': jnp.where(draw(which_key, 0.0, 1.0) < share, other, image)}
 
 
 def resample(image: Array, masks: Array, angle: Array, zoom: Array, shift: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ one to one. Beyond it: `patch_size` p puts the widest level at 1/p of the resolu
 in, depth to space on the way out), and `num_groups` lets narrow networks keep several channels in a norm group.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -53,6 +53,20 @@ class UNet(nn.Module):
     def stride(self) -> int:
         """The number that H and W must be multiples of."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    def with_features(self, params: Mapping, x: Array, t: Array, **kwargs) -> tuple[Array, list[Array]]:
+        """The output, and features [B, H, W, C] of the coarsest and of the widest level that it is made from.
+
+        Args:
+          params: as `init` gives them.
+          x: as of `__call__`, and so `t` and, by name, whatever `apply` takes.
+        """
+        last = (self.num_res_blocks + 1) * len(self.channel_mult) - 1
+        names = ('middle_block_2', f'output_blocks_{last}_0')
+        chosen = lambda module, method: module.name in names and method == '__call__'
+        mutable = dict(capture_intermediates=chosen, mutable=['intermediates'])
+        output, kept = self.apply({'params': params}, x, t, **mutable, **kwargs)
+        return output, [kept['intermediates'][name]['__call__'][0] for name in names]
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Memory of one example's forward pass: every skip connection, and the widest block at work."""

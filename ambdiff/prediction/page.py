@@ -158,7 +158,7 @@ def _facts(summary: Mapping) -> dict[str, str]:
     return {
         'weights': f'{summary["weights"]["name"]}, step {summary["weights"]["step"]}',
         'masks a case (N)': str(summary['num_samples']),
-        'network evaluations a mask': str(summary['num_steps']),
+        'num_steps': str(summary['num_steps']),
         'seed': str(summary['seed']),
         'smallest part counted': f'{summary["smallest_part"]} px',
     }
