@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -26,6 +27,19 @@ def fail(message: object) -> int:
     """Says in one line on stderr what the user can mend; returns exit status 2."""
     print(f'ambdiff: {printable(" ".join(str(message).split()))}', file=sys.stderr)
     return 2
+
+
+def corrected(message: str) -> str:
+    """The whole command line with the one flag that a message names as the cure; '' where it names none, or several."""
+    found = set(re.findall(r'--config\.([\w.]+)=(\([^)]*\)|[\w./-]+)', message))
+    if len(found) != 1 or (value := next(iter(found)))[1].isupper():  # FILE stands for what is not known
+        return ''
+    flag = f'--config.{value[0]}={value[1]}'
+    same = re.compile(rf'--(config\.)?{re.escape(value[0])}(=.*)?', re.DOTALL)
+    spec = getattr(sys.modules.get('__main__'), '__spec__', None)
+    module = spec.name.removesuffix('.__main__') if spec else 'ambdiff'
+    program = ['ambdiff'] if module in ('ambdiff', 'ambdiff.cli.entry') else ['python', '-m', module]
+    return shlex.join([*program, *(word for word in sys.argv[1:] if not same.fullmatch(word)), flag])
 
 
 def elsewhere(module: str, instead: str) -> NoReturn:

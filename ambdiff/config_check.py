@@ -5,6 +5,7 @@ A method checks its own (methods/kit/fields.py, and its `create`).
 
 import ml_collections
 
+from ambdiff.data.files.intensity import KINDS
 from ambdiff.errors import UserError
 
 _CHOICES = {
@@ -12,6 +13,9 @@ _CHOICES = {
     'sample.noise': ('independent', 'stratified'),
     'sample.start': ('noise', 'level_set'),
     'model.dtype': ('float32', 'bfloat16'),
+    'data.intensity': KINDS,
+    'data.lidc_split': ('patient', 'mose', 'phiseg'),
+    'optim.schedule': ('constant', 'cosine'),
 }
 
 MANY = 10**9
@@ -33,6 +37,16 @@ _RANGES = {
     'data.rewindow': (0, 1),
     'diffusion.num_steps': (1, 10**6),
     'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]
+    'optim.learning_rate': (0, 1000),
+    'optim.final_fraction': (0, 1),
+    'optim.warmup_steps': (0, MANY),
+    'optim.weight_decay': (0, 1000),
+    'optim.b2': (0, 1),
+    'optim.clip_norm': (0, MANY),
+    'optim.ema_decay': (0, 1),
+    'train.num_steps': (1, MANY),
+    'train.batch_size': (1, MANY),
+    'train.accumulation_steps': (1, MANY),
     'train.updates_per_batch': (1, MANY),
     'train.log_every': (1, MANY),
     'train.checkpoint_every': (1, MANY),

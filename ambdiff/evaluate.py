@@ -18,7 +18,7 @@ from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
 from ambdiff.evaluation import files, scores
 from ambdiff.runtime import faults, hosts, sharding
-from ambdiff.runtime.checkpoint import load_weights
+from ambdiff.runtime.checkpoint import load_config, load_weights, unlike_data
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,37 @@ def _fresh_answers(config: ml_collections.ConfigDict, source, chosen: Sequence[i
     return np.stack(given).astype(bool)
 
 
+def check(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> None:
+    """Tells what keeps a config from evaluation as far as that shows without a look at the data's files.
+
+    Raises:
+      UserError: as `evaluate`; of `trained_here`, which is to train first, not that there is no checkpoint.
+    """
+    _, _, path = _plan(config, workdir, trained_here)
+    sources.check(config.data, config.evaluate.split)
+    if not trained_here:
+        load_config(path)
+
+
+def _plan(config, workdir, trained_here):
+    """(config with the most masks that any N asks for, method, place of the weights), checked against each other."""
+    sharding.create_mesh(config.mesh)  # only to be told now if it does not suit
+    counts = tuple(config.evaluate.sample_counts)
+    largest = config.copy_and_resolve_references()
+    largest.sample.num_samples = max((config.sample.num_samples, *counts))
+    method = methods.create(largest)
+    if counts and method.draws == 'dependent':
+        raise UserError(
+            'config.evaluate.sample_counts takes the first masks of a larger set, which needs independent ones: add '
+            '--config.sample.noise=independent'
+        )
+    if config.checkpoint and not trained_here:
+        return largest, method, config.checkpoint
+    if not trained_here and not (workdir / 'checkpoints').is_dir():
+        raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
+    return largest, method, str(workdir)
+
+
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here: bool = False) -> dict:
     """Evaluates config.checkpoint, or the workdir's newest checkpoint; returns what metrics.json holds.
 
@@ -53,35 +84,22 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
     Raises:
       UserError: no checkpoint, one of another architecture, fields that contradict each other, or faulty data.
     """
-    sharding.create_mesh(config.mesh)  # only to be told now if it does not suit
     mesh = sharding.local_mesh()
-    number, counts = config.sample.num_samples, tuple(config.evaluate.sample_counts)
-    largest = config.copy_and_resolve_references()
-    largest.sample.num_samples = max((number, *counts))
-    method = methods.create(largest)
-    if counts and method.draws == 'dependent':
-        raise UserError(
-            'config.evaluate.sample_counts takes the first masks of a larger set, which needs independent ones: add '
-            '--config.sample.noise=independent'
-        )
+    largest, method, path = _plan(config, workdir, trained_here)
     split = config.evaluate.split
     source = sources.open_source(config.data, split)
     logger.info('evaluating on %s: %s', split, sources.describe(source))
-
-    if trained_here or not config.checkpoint:
-        if not (workdir / 'checkpoints').is_dir():
-            raise UserError(f'{workdir} holds no checkpoint: train first, or give --config.checkpoint=')
-        path = str(workdir)
-    else:
-        path = config.checkpoint
+    warnings = [] if trained_here else unlike_data(path, config)
+    for line in warnings:
+        logger.warning('%s', line)
     weights, step = load_weights(path, config, sharding.replicated(mesh))
 
     # Held before the sampling, so that a place that cannot be written is told at once.
     with faults.only_run(workdir / 'evaluation', '../.evaluation.lock'):
-        return _evaluate(config, largest, workdir / 'evaluation', mesh, method, source, weights, step)
+        return _evaluate(config, largest, workdir / 'evaluation', mesh, method, source, weights, step, warnings)
 
 
-def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> dict:
+def _evaluate(config, largest, folder, mesh, method, source, weights, step, warnings) -> dict:
     """`evaluate` in its folder; largest: the config with the most masks that any N asks for."""
     number = config.sample.num_samples
     chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
@@ -120,6 +138,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
             'raters': cases.empty_share(),
         },
         'data': sources.describe(source),
+        'warnings': warnings,
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
     if config.evaluate.sample_counts:
@@ -141,7 +160,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step) -> d
         'seconds a mask': f'{result["seconds_per_mask"]:.4f} on {result["device"]}',
         'seed': str(config.seed),
     }
-    notice = sources.notice(config.data)
+    notice = ' '.join([*warnings, sources.notice(config.data)])
     files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice)
     files.tell(result, found, notice, folder)
     hosts.barrier('evaluation is written')

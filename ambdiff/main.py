@@ -96,10 +96,15 @@ def _unraisable(what) -> None:
 
 
 def _work(config, workdir: pathlib.Path, mode: str) -> int:
-    from ambdiff import evaluate, train
+    from ambdiff import evaluate, plan, train
     from ambdiff.data import sources
 
     try:
+        # What needs no data is told before any is read or built.
+        if mode != 'evaluate':
+            plan.check(config)
+        if mode != 'train':
+            evaluate.check(config, workdir, trained_here=mode != 'evaluate')
         if mode == 'train_and_evaluate':
             # A split that is missing is told now, not after hours of training.
             sources.open_source(config.data, config.evaluate.split)
@@ -110,7 +115,8 @@ def _work(config, workdir: pathlib.Path, mode: str) -> int:
         if mode != 'train':
             evaluate.evaluate(config, workdir, trained_here=mode != 'evaluate')
     except UserError as error:
-        return command.fail(error)
+        cured = command.corrected(str(error))
+        return command.fail(f'{error}; that is: {cured}' if cured else error)
     except OSError as error:
         return command.fail(f'cannot read or write below {workdir}: {error}')
     return 0

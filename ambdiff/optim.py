@@ -12,22 +12,24 @@ def learning_rate(optim: ml_collections.ConfigDict, num_steps: int) -> optax.Sch
     """Linear warm-up, then constant, or a cosine to final_fraction of the peak at num_steps.
 
     Raises:
-      UserError: unknown config.optim.schedule, or a warm-up longer than the run.
+      UserError: unknown config.optim.schedule.
     """
-    if not 0 <= optim.warmup_steps < num_steps:
-        raise UserError(
-            f'config.optim.warmup_steps={optim.warmup_steps} must be below config.train.num_steps={num_steps}'
-        )
+    first = warmup_steps(optim, num_steps)
     if optim.schedule == 'constant':
         after = optax.constant_schedule(optim.learning_rate)
     elif optim.schedule == 'cosine':
-        after = optax.cosine_decay_schedule(optim.learning_rate, num_steps - optim.warmup_steps, optim.final_fraction)
+        after = optax.cosine_decay_schedule(optim.learning_rate, num_steps - first, optim.final_fraction)
     else:
         raise UserError(f"config.optim.schedule={optim.schedule!r}; use 'constant' or 'cosine'")
-    if not optim.warmup_steps:
+    if not first:
         return after
-    warmup = optax.linear_schedule(0.0, optim.learning_rate, optim.warmup_steps)
-    return optax.join_schedules([warmup, after], [optim.warmup_steps])
+    warmup = optax.linear_schedule(0.0, optim.learning_rate, first)
+    return optax.join_schedules([warmup, after], [first])
+
+
+def warmup_steps(optim: ml_collections.ConfigDict, num_steps: int) -> int:
+    """config.optim.warmup_steps, or a tenth of the run where it is no longer than that, as a short trial is."""
+    return optim.warmup_steps if optim.warmup_steps < num_steps else num_steps // 10
 
 
 def create(optim: ml_collections.ConfigDict, num_steps: int) -> optax.GradientTransformation:

@@ -18,13 +18,12 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from ambdiff import methods, optim, streams
+from ambdiff import optim, plan, streams
 from ambdiff.data import augment, pipeline, sources
-from ambdiff.errors import UserError
 from ambdiff.evaluation import validation
 from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import faults, flops, hosts, sharding, warm_start
-from ambdiff.runtime.checkpoint import Checkpointer, sampling_item
+from ambdiff.runtime.checkpoint import Checkpointer, sampling_item, unlike_data
 from ambdiff.runtime.metric_writer import MetricWriter
 
 Array = jax.Array
@@ -103,22 +102,8 @@ class _Setup:
     """What stays the same while a run starts, goes back and goes on: method, data, placement, the compiled step."""
 
     def __init__(self, config: ml_collections.ConfigDict):
-        train = config.train
-        self.config, self.mesh = config, sharding.create_mesh(config.mesh)
-        shared = self.mesh.shape['data']
-        sharding.check_batch(self.mesh, train.batch_size, 'config.train.batch_size')
-        parts = train.accumulation_steps
-        if parts < 1 or train.batch_size % (parts * shared):
-            raise UserError(
-                f'config.train.batch_size={train.batch_size} does not divide into '
-                f'config.train.accumulation_steps={parts} parts over {shared} devices'
-            )
-        self.method = methods.create(config)
-        if self.mesh.shape['model'] > 1:
-            size, patch = config.data.image_size, config.model.patch_size
-            heights = tuple(size // (patch * 2**level) for level in range(len(config.model.channel_mult)))
-            self.method = methods.create(config, sharding.height_split(self.mesh, config.mesh.height_levels, heights))
-        self.optimiser = optim.create(config.optim, train.num_steps)
+        self.config, train = config, config.train
+        self.mesh, self.method, self.optimiser = plan.of(config)
         self.rows = pipeline.Rows(sources.open_source(config.data, 'train'), config.seed)
         logger.info('training on %s', sources.describe(self.rows.source))
         if sources.notice(config.data):
@@ -147,6 +132,8 @@ class _Setup:
             params, ema, carried = place(taken(state.params, weights.params), taken(state.carried, weights.state))
             state = state.replace(params=params, ema=ema, carried=carried)
             logger.info('starting from the weights of %s', self.config.checkpoint)
+            for line in unlike_data(self.config.checkpoint, self.config):
+                logger.warning('%s', line)
         return state
 
     def restore(self, checkpointer: Checkpointer, step: int) -> TrainState:

@@ -133,7 +133,7 @@ def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoi
         ('train.keep_checkpoints', 0, 'config.train.keep_checkpoints=0'),
         ('model.num_heads', 3, 'attention heads'),
         ('optim.schedule', 'step', 'constant'),
-        ('optim.warmup_steps', 12, 'warmup_steps=12'),
+        ('optim.warmup_steps', -1, 'warmup_steps=-1'),
         ('mesh.data', 3, '8 devices'),
     ],
 )

@@ -8,8 +8,9 @@ DIR/splits.csv lists them. Exit status 2 where nothing could be read, and with -
 
 import logging
 import pathlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 import numpy as np
@@ -20,6 +21,7 @@ from ambdiff import command, signals
 from ambdiff.errors import UserError
 
 _PICTURES = 8  # a split, evenly spaced
+_EQUAL = 3  # faults that are told as one; the page lists each
 
 
 def examine(data) -> tuple[dict, dict, list[str]]:
@@ -79,12 +81,36 @@ def table(surveys) -> Iterator[str]:
         yield '  '.join([row.ljust(first), *(column[row].rjust(widths[split]) for split, column in columns.items())])
 
 
+def grouped(faults: Sequence[str]) -> Iterator[str]:
+    """Faults of many places as one line: '24 cases: holds no HU ..; for instance c03/image.png: holds no HU ..'.
+
+    Equal are those that differ in their place and in numbers alone.
+    """
+    groups = {}
+    for fault in faults:
+        place, _, said = fault.partition(': ')
+        alone = not said or not re.search(r'[/.\\[]', place)  # a leak, or a line on a whole split
+        groups.setdefault(fault if alone else re.sub(r'[0-9]+', '#', said), []).append(fault)
+    for equal in groups.values():
+        if len(equal) < _EQUAL:
+            yield from equal
+        else:
+            place, _, said = equal[0].partition(': ')
+            yield f'{len(equal)} cases: {said}; for instance {place}'
+
+
 def _count(faults):
     return f'{len(faults)} fault{"s" if len(faults) != 1 else ""}'
 
 
 def _seconds():
     return 0.5 if sys.stderr.isatty() else 10
+
+
+def _cure(faults):
+    """Prints the whole command line with the flag that cures the faults, where they name one."""
+    if cured := command.corrected(' '.join(faults)):
+        print(f'try: {cured}')
 
 
 def check(config: ml_collections.ConfigDict, folder: pathlib.Path, strict: bool) -> int:
@@ -100,16 +126,19 @@ def check(config: ml_collections.ConfigDict, folder: pathlib.Path, strict: bool)
     try:
         surveys, pictures, faults = examine(config.data)
         if not surveys:
-            for fault in faults[1:]:
+            first, *more = grouped(faults)
+            for fault in more:
                 print(f'faulty: {fault}')
-            raise UserError(faults[0])
+            _cure(faults)
+            raise UserError(first)
         print('\n'.join(table(surveys)))
         notes = [f'{split}: {line}' for split, survey in surveys.items() for line in survey.remarks()]
         for line in notes:
             print(f'note: {line}')
-        for fault in faults:
+        for fault in grouped(faults):
             print(f'faulty: {fault}')
         print(_count(faults))
+        _cure(faults)
         folder.mkdir(parents=True, exist_ok=True)
         name = config.data.path or config.data.builder
         check_page.write(folder / 'data.html', name, surveys, pictures, notes, faults, sources.notice(config.data))

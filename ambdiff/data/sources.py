@@ -93,6 +93,19 @@ def open_source(data: ml_collections.ConfigDict, split: str, *, walk: bool = Fal
     Raises:
       UserError: nothing is named, or it cannot be read as it is; the message names the cure.
     """
+    check(data, split)
+    if builder := _builder(data):
+        return _open_builder(builder, data, split, walk)
+    path, layout = _layout(data)
+    return layout.open_split(path, split, data, walk)
+
+
+def check(data: ml_collections.ConfigDict, split: str) -> None:
+    """What can be told of the fields and of the place of the data without reading it.
+
+    Raises:
+      UserError: a field does not suit, nothing is named, or nothing is there that is read.
+    """
     if split not in example.SPLITS:
         raise UserError(f"split '{split}' does not exist (config.evaluate.split); choose {', '.join(example.SPLITS)}")
     if data.fit not in example.FITS:
@@ -104,10 +117,12 @@ def open_source(data: ml_collections.ConfigDict, split: str, *, walk: bool = Fal
         )
     if data.builder and data.builder not in BUILDERS:
         raise UserError(f"config.data.builder '{data.builder}' does not exist; choose {', '.join(BUILDERS)}")
-    if builder := _builder(data):
-        return _open_builder(builder, data, split, walk)
-    path, layout = _layout(data)
-    return layout.open_split(path, split, data, walk)
+    if not (builder := _builder(data)):
+        _layout(data)
+    elif builder.files and not data.path:
+        raise UserError(f'no data: config.data.path is empty; {builder.files}')
+    elif builder.files and not pathlib.Path(data.path).expanduser().exists():
+        raise UserError(f'{data.path}: no such file or folder (config.data.path); {builder.files}')
 
 
 def notice(data: ml_collections.ConfigDict) -> str:
@@ -155,8 +170,6 @@ def _builder(data) -> Builder | None:
 
 
 def _open_builder(builder, data, split, walk):
-    if builder.files and not data.path:
-        raise UserError(f'no data: config.data.path is empty; {builder.files}')
     # Imported only now: tensorflow-datasets takes seconds, and readers of files need none of it.
     module = importlib.import_module(builder.module)
     if builder.files:

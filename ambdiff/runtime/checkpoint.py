@@ -319,6 +319,24 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     return config_saved.restored(saved, path)
 
 
+def unlike_data(path: str, config: ml_collections.ConfigDict) -> list[str]:
+    """How the data that a config names is read otherwise than the weights at `path` were trained: a line each."""
+    then, now = load_config(path).data, config.data
+    fields = ['intensity', 'spacing', 'image_size', 'channels', 'num_classes']
+    if then.intensity == now.intensity == 'hu_window':
+        fields.append('hu_window')
+    lines = []
+    for field in fields:
+        if (had := then[field]) != (has := now[field]):
+            # As the command line takes it.
+            shown = str(had).replace(' ', '')
+            lines.append(
+                f'config.data.{field}={has}, but the weights were trained with {had}: on such images their masks mean '
+                f'little; --config.data.{field}={shown} reads the data as in training'
+            )
+    return lines
+
+
 def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, method: Method, sharding: jax.sharding.Sharding):
     loaded, saved, step = weights_file.load_safetensors(path)
     _check_architecture(saved, config, method, path)
