@@ -61,6 +61,11 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         default=1,
         help='connected parts of fewer pixels do not count for answers, areas and empty shares (default 1: all count)',
     )
+    add(
+        '--anonymise',
+        action='store_true',
+        help='call cases by their content: no page, table or message names a file, folder or patient',
+    )
     flags = parser.parse_args(argv)
     bounds = {'num_samples': (1, 1000), 'num_steps': (1, 10**6), 'seed': (0, 2**32 - 1), 'smallest_part': (1, 2**24)}
     for name, (least, most) in bounds.items():
@@ -138,6 +143,8 @@ def predict(flags: argparse.Namespace) -> int:
         raise UserError(f'--output={folder} is a file; name a folder')
     found = inputs.find([pathlib.Path(path) for path in flags.input], folder)
     chosen = points.parse(flags.at, [item.source for item in found.inputs])
+    if flags.anonymise:
+        found, chosen = _anonymous(found, chosen)
     items = {item.name: item for item in found.inputs if item.source in chosen}
     model = Model(flags.checkpoint)
     settings = Settings(
@@ -193,8 +200,30 @@ def _plan(item, model, settings, chosen, output: _Output):
         return None
     image = flow.plan(item, item.read(model.config.data.channels), model, settings, points, follows_from)
     for note in image.plan.notes:
-        output.say(f'ambdiff: {item.title}: {note}')
+        output.say(f'ambdiff: {item.title}: {item.told(note)}')
     return image
+
+
+def _anonymous(found, chosen):
+    """What was found and the points to look at, with inputs called by their content; equal ones are one."""
+    from ambdiff.prediction import inputs
+
+    items, points, faults = {}, {}, {}
+    for item in found.inputs:
+        try:
+            new = inputs.anonymous(item)
+        except OSError as error:
+            faults[f'case {len(faults) + 1} without a name'] = f'cannot be read ({error.strerror})'
+            continue
+        items[new.source] = new
+        if item.source in chosen:
+            points[new.source] = chosen[item.source]
+    for _ in found.faults:
+        faults[f'case {len(faults) + 1} without a name'] = 'cannot be read; without --anonymise it is named'
+    skipped = [f'{len(found.skipped)} notes on what is skipped; without --anonymise they are shown'] * any(
+        found.skipped
+    )
+    return inputs.Found(list(items.values()), skipped, faults), points
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -215,8 +244,9 @@ def _run(flags: argparse.Namespace) -> int:
     except UserError as error:
         return command.fail(error)
     except OSError as error:
+        read = 'the input' if flags.anonymise else ', '.join(flags.input[:3])
         return command.fail(
-            f'cannot read {", ".join(flags.input[:3])} or write below {flags.output}: {error}; once that is mended, '
+            f'cannot read {read} or write below {flags.output}: {error}; once that is mended, '
             'the same command goes on with the cases that are left'
         )
 

@@ -76,7 +76,9 @@ def test_predict_passes_every_flag_on_and_says_which_weights_are_the_default(els
     assert flags.input == ['a.dcm', 'b'] and flags.at == '210,143' and flags.output == 'out'
     assert (flags.num_samples, flags.num_steps, flags.seed) == (4, 3, 5)
     assert flags.checkpoint == str(packaged.weights('lidc_small')) and 'lidc_small' in done.stderr
-    done = invoke('predict', 'a.dcm', '--checkpoint=lidc_small')
+    assert flags.smallest_part == 1 and not flags.anonymise
+    done = invoke('predict', 'a.dcm', '--checkpoint=lidc_small', '--anonymise', '--smallest_part=5')
+    assert seen[1].anonymise and seen[1].smallest_part == 5
     assert seen[1].num_steps is None and seen[1].num_samples == 16 and 'default' not in done.stderr
 
 
@@ -95,7 +97,11 @@ def test_weights_lists_what_comes_along(elsewhere):
     assert done.exit_code == 0
     for name in packaged.weights_names():
         assert name in done.output
-    assert '8 network evaluations' in done.output and 'LIDC-IDRI' in done.output and '64 x 64' in done.output
+    assert (
+        'a mask costs  0.5 network evaluations' in done.output
+        and 'LIDC-IDRI' in done.output
+        and '64 x 64' in done.output
+    )
 
 
 @pytest.mark.parametrize('name', ['', *entry.COMMANDS])

@@ -68,7 +68,7 @@ def guarded(item: Input, what: str, step: Callable):
         reason = f'{path}: cannot be {what} ({error.strerror or error})'
     except Exception as error:
         reason = f'cannot be {what} ({type(error).__name__}: {str(error)[:200]})'
-    reason = printable(' '.join(reason.split()))
+    reason = item.told(printable(' '.join(reason.split())))
     named = item.title in reason or (item.files and printable(item.files[0].name) in reason)
     return Failure(item, reason if named else f'{item.title}: {reason}')
 
@@ -82,6 +82,7 @@ def settings_of(item: Input, model: Model, settings: Settings, points: Sequence[
     return {
         'input_sha256': item.sha256(),
         **({'raters_sha256': item.masks_sha256()} if item.masks else {}),
+        **({'anonymised': True} if item.hidden else {}),
         'weights_sha256': model.weights['sha256'],
         **dataclasses.asdict(settings),
         'at': [list(point) for point in points],
@@ -210,8 +211,8 @@ def _finished(waiting: collections.deque, model: Model, settings: Settings) -> I
             points=image.points,
             boxes=image.plan.boxes,
             raters=image.raters,
-            rater_names=[path.name for path in image.item.masks],
-            notes=[printable(note) for note in image.plan.notes],
+            rater_names=image.item.rater_names,
+            notes=[image.item.told(printable(note)) for note in image.plan.notes],
             drawn_with=settings,
             weights=model.weights,
             draws=model.sampler(settings).draws,

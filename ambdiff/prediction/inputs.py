@@ -30,17 +30,30 @@ class Input:
       source: its place in the input, as the file system has it.
       files: one, or those of a DICOM series.
       masks: the files of its raters.
+      hidden: words that are to be read nowhere (`anonymous`).
     """
 
     name: str
     source: str
     files: tuple[pathlib.Path, ...]
     masks: tuple[pathlib.Path, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """`source` as it may be shown."""
         return printable(self.source)
+
+    @property
+    def rater_names(self) -> list[str]:
+        """What each rater's mask is called."""
+        return [f'rater {i}' for i in range(1, len(self.masks) + 1)] if self.hidden else [p.name for p in self.masks]
+
+    def told(self, message: str) -> str:
+        """A message on it, its title in the place of what is hidden."""
+        for word in self.hidden:
+            message = message.replace(word, self.title).replace(printable(word), self.title)
+        return message
 
     def sha256(self) -> str:
         """Of the content of its files, whatever their names and order."""
@@ -156,6 +169,20 @@ def find(paths: Sequence[pathlib.Path], output: pathlib.Path | None = None) -> F
     ]
     found.inputs.extend(sorted(inputs, key=lambda item: item.source))
     return found
+
+
+def anonymous(item: Input) -> Input:
+    """The same input, called by its content: what is written and said names no file, folder or patient.
+
+    Raises:
+      OSError: its files cannot be read.
+    """
+    name = f'case_{item.sha256()[:12]}'
+    paths = [path for file in (*item.files, *item.masks) for path in (file, file.parent)]
+    words = {item.source, *item.source.split('/'), *map(str, paths), *(path.name for path in paths)}
+    # The longest first, since it holds others; single letters would be found in any sentence.
+    hidden = tuple(sorted((word for word in words if len(word) > 2), key=len, reverse=True)) or (item.source,)
+    return dataclasses.replace(item, name=name, source=name, hidden=hidden)
 
 
 class _Walk:

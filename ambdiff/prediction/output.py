@@ -47,7 +47,10 @@ def save(prediction: Prediction, folder: pathlib.Path) -> list[str]:
     with files.whole_folder(folder) as partial:
         names = _write_masks(partial, prediction)
         notes = []
-        if prediction.volume.kind == 'dicom':
+        if prediction.settings.get('anonymised'):
+            if prediction.volume.kind == 'dicom':
+                notes.append('no segmentation.dcm, which would carry the patient of the image (--anonymise)')
+        elif prediction.volume.kind == 'dicom':
             about = {'name': prediction.name, 'version': ambdiff.__version__, **prediction.settings}
             words = [answer.words for answer in prediction.modes]
             try:

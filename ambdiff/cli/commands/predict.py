@@ -43,6 +43,11 @@ class _Weights(click.ParamType):
     help=f'A name (ambdiff weights lists them), a .safetensors file, a run or a step of it; default '
     f'{packaged.DEFAULT_WEIGHTS}.',
 )
+@click.option(
+    '--anonymise',
+    is_flag=True,
+    help='Call cases by their content: no page, table or message names a file, folder or patient.',
+)
 @click.option('--seed', type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help='Same seed, same masks.')
 @click.option(
     '--smallest-part',
@@ -52,7 +57,7 @@ class _Weights(click.ParamType):
     metavar='PIXELS',
     help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
 )
-def command(inputs, output, at, num_samples, num_steps, weights, seed, smallest_part) -> int:
+def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed) -> int:
     """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
     DIR/index.html shows them. Several files and folders may be given.
@@ -66,4 +71,5 @@ def command(inputs, output, at, num_samples, num_steps, weights, seed, smallest_
     flags += [f'--smallest_part={smallest_part}']
     flags += [f'--at={at}'] if at else []
     flags += [f'--num_steps={num_steps}'] if num_steps else []
+    flags += ['--anonymise'] if anonymise else []
     return predict.main([*flags, *(f'--input={path}' for path in inputs)])

@@ -1,6 +1,5 @@
 """ambdiff weights: what comes along, from the files' own configs and the cards beside them."""
 
-import json
 import pathlib
 import re
 
@@ -25,22 +24,22 @@ def command() -> None:
 
 def _facts(path: pathlib.Path) -> dict[str, str]:
     """What is known of a file of weights, a line each."""
-    import safetensors
+    from ambdiff import methods
+    from ambdiff.runtime import checkpoint
 
-    with safetensors.safe_open(path, 'np') as file:
-        config = json.loads(file.metadata()['config'])
-    data, sample = config['data'], config['sample']
-    size, channels = data['image_size'], data['channels']
-    if data['intensity'] == 'hu_window':
-        values = 'HU from {:g} to {:g}'.format(*data['hu_window'])
+    config = checkpoint.load_config(str(path))
+    data = config.data
+    size, channels = data.image_size, data.channels
+    if data.intensity == 'hu_window':
+        values = 'HU from {:g} to {:g}'.format(*data.hu_window)
     else:
-        values = f'values by the rule {data["intensity"]}'
-    spacing = f'{data["spacing"]:g} mm a pixel' if data['spacing'] else 'pixels of the scan’s own size'
+        values = f'values by the rule {data.intensity}'
+    spacing = f'{data.spacing:g} mm a pixel' if data.spacing else 'pixels of the scan’s own size'
     facts = {'trained on': _of_card(path.with_suffix('.md'), 'data')} if path.with_suffix('.md').is_file() else {}
     return facts | {
         'input': f'{size} x {size}, {channels} channel{"s" if channels > 1 else ""}, {values}, {spacing}',
-        'a mask costs': f'{sample["num_steps"]} network evaluations',
-        'method': config['method']['name'],
+        'a mask costs': f'{methods.create(config).evaluations:g} network evaluations, at N = {config.sample.num_samples}',
+        'method': config.method.name,
         'size': f'{path.stat().st_size / 2**20:.1f} MiB',
         'file': str(path),
     }
