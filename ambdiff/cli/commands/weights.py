@@ -35,10 +35,11 @@ def _facts(path: pathlib.Path) -> dict[str, str]:
     else:
         values = f'values by the rule {data.intensity}'
     spacing = f'{data.spacing:g} mm a pixel' if data.spacing else 'pixels of the scan’s own size'
+    evaluations = f'{methods.create(config).evaluations:g} network evaluations, at N = {config.sample.num_samples}'
     facts = {'trained on': _of_card(path.with_suffix('.md'), 'data')} if path.with_suffix('.md').is_file() else {}
     return facts | {
         'input': f'{size} x {size}, {channels} channel{"s" if channels > 1 else ""}, {values}, {spacing}',
-        'a mask costs': f'{methods.create(config).evaluations:g} network evaluations, at N = {config.sample.num_samples}',
+        'a mask costs': evaluations,
         'method': config.method.name,
         'size': f'{path.stat().st_size / 2**20:.1f} MiB',
         'file': str(path),
