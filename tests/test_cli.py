@@ -59,7 +59,7 @@ def test_options_of_train_reach_the_config_and_the_run(elsewhere, started):
 
 
 def test_evaluate_takes_a_file_with_variant_and_the_fields_of_a_method(elsewhere, started):
-    file = f'{ROOT / "configs" / "lidc.py"}:small'
+    file = f'{ROOT / "configs" / "lidc.py"}:small_cimd'
     done = invoke('evaluate', file, '-n', '32', '--num_steps=4', '--split=validation', '--method.target=rater')
     assert done.exit_code == 0, done.output
     config = started['config']
