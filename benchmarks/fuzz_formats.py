@@ -11,7 +11,8 @@ from fuzz_damage import dicom_elements, nifti_fields, pickle_code, png_chunks, s
 from ambdiff import config_saved
 from ambdiff.config import default
 from ambdiff.data import check, sources, splits
-from ambdiff.data.files import cases, images, tables
+from ambdiff.data.files import images, tables
+from ambdiff.data.files import masks as mask_files
 from ambdiff.data.lidc import outlines, xml
 from ambdiff.errors import UserError
 from ambdiff.prediction import earlier
@@ -44,7 +45,7 @@ def _image(path):
         try:
             volume = images.read(path, **options)
             if options.get('classes'):
-                cases.labels(path, volume.values[..., 0], options['classes'], white=volume.white)
+                mask_files.labels(path, volume.values[..., 0], options['classes'], white=volume.white)
         except UserError as error:
             problems.append(error)
     if len(problems) == 4:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ambdiff.data.files import cases, images, pictures, tiff
+from ambdiff.data.files import masks as mask_files
 from ambdiff.errors import UserError
 
 SHAPE = np.zeros((6, 8), bool)
@@ -19,7 +20,7 @@ LABELS = np.arange(48).reshape(6, 8) % 3
 def mask(path, classes=1):
     """The labels [H, W] of a file, as a case is read."""
     read = images.read(path, classes=classes)
-    return cases.labels(path, read.values[0, ..., 0], classes, white=read.white)
+    return mask_files.labels(path, read.values[0, ..., 0], classes, white=read.white)
 
 
 def save(folder, pixels, mode=None, **options):

@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 
 from ambdiff import metrics
-from ambdiff.data.files import cases as case_files
+from ambdiff.data.files import masks as mask_files
 from ambdiff.errors import UserError
 from ambdiff.evaluation.drawn import RATERS, SAMPLES, Drawn
 
@@ -69,7 +69,7 @@ def find(path: pathlib.Path, kind: str, num_classes: int) -> Drawn:
         here = masks[row] if present is None else masks[row][present[row]]
         if width:
             here = np.unpackbits(here, axis=-1, count=width)
-        return case_files.labels(f'{path}: {names[row]}', here, num_classes)[:, None]
+        return mask_files.labels(f'{path}: {names[row]}', here, num_classes)[:, None]
 
     return Drawn(
         path,
@@ -96,7 +96,7 @@ def _plain(path, arrays, num_classes) -> Drawn:
     def read(name):
         array = arrays[name]
         array = array[:, None] if array.ndim == 3 else array
-        return case_files.labels(f'{path}: {name}', array, num_classes)
+        return mask_files.labels(f'{path}: {name}', array, num_classes)
 
     for name, array in arrays.items():
         if array.ndim not in (3, 4) or 0 in array.shape:

@@ -16,6 +16,7 @@ from collections.abc import Collection
 import numpy as np
 
 from ambdiff.data.files import cases as case_files
+from ambdiff.data.files import masks as mask_files
 from ambdiff.errors import UserError
 from ambdiff.evaluation.drawn import RATERS, SAMPLES, Drawn
 
@@ -59,7 +60,7 @@ def _stack(files, num_classes) -> np.ndarray:
     """[K, Z, H, W] of all files of a case."""
     first, parts = None, []
     for path in files:
-        masks = case_files.stack(path, num_classes)
+        masks = mask_files.stack(path, num_classes)
         if first is not None and masks.shape[1:] != first.shape[1:]:
             raise UserError(
                 f'{path}: {size(masks)} pixels, but {files[0].name} is {size(first)}; the masks of a case have one size'

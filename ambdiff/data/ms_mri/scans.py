@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ambdiff.data import built, example
 from ambdiff.data.files import cases, images, intensity
+from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
 from ambdiff.data.source import Faulty
 from ambdiff.errors import UserError
@@ -104,7 +105,7 @@ def _read(path, name):
     volume = axial(images.read(path, classes=int(name.startswith('mask'))), path)
     if not name.startswith('mask'):
         return volume
-    return dataclasses.replace(volume, values=cases.labels(path, volume.values, 1))
+    return dataclasses.replace(volume, values=mask_files.labels(path, volume.values, 1))
 
 
 def axial(volume: Volume, where: pathlib.Path) -> Volume:
