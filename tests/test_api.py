@@ -86,6 +86,12 @@ def test_a_second_call_of_a_shape_compiles_nothing_and_gives_the_same(model):
         jax.monitoring.unregister_event_duration_listener(listen)
     np.testing.assert_array_equal(first.masks, again.masks)
     assert first.masks.shape == (2, tiny.SIZE, tiny.SIZE) and (first.masks != other.masks).any()
+    three = model.sample([HU, HU[::-1], HU.T], num_samples=2, num_steps=1, seed=4, batched=True)
+    made = dict(model._inner.sampler(three[0].drawn_with)._compiled)
+    two = model.sample([HU[::-1], HU], num_samples=2, num_steps=1, seed=4, batched=True)
+    assert model._inner.sampler(three[0].drawn_with)._compiled == made, 'a little larger shape serves'
+    np.testing.assert_array_equal([two[0].masks, two[1].masks], [three[1].masks, three[0].masks])
+    np.testing.assert_array_equal(two[0].masks, other.masks)
 
 
 def test_a_prediction_says_all_that_the_samples_say_and_is_read_only(model, bright, tmp_path):
