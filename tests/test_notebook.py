@@ -66,7 +66,7 @@ def test_only_the_main_figure_is_kept_and_it_is_small(stored):
             assert len(output['data']['image/png']) < 150_000
         else:
             assert not cell.outputs
-    assert len(find(stored, 'show(cases.images').outputs) == 1
+    assert len(find(stored, 'show(cases, predictions').outputs) == 1
 
 
 def test_it_installs_the_version_of_this_repository(stored):
@@ -93,17 +93,19 @@ def test_it_measures_what_it_says(executed):
     assert set(ged) == {'model', 'empty', 'other_patients', 'rater_vs_rest', 'raters_resampled'}
     assert ged['raters_resampled'] < ged['model'] < ged['empty']
     assert 'Simulated' in table
-    drawn = printed(find(notebook, 'samples, speed = draw('))
-    assert re.search(r'^64 masks for each of \d+ images.*: [\d.]+ masks a second', drawn, re.MULTILINE)
+    drawn = printed(find(notebook, 'predictions = [draw('))
+    assert len(re.findall(r'^<ambdiff.Prediction image: 64 masks of 64x64; \d+%: ', drawn, re.MULTILINE)) == 2
     study = printed(find(notebook, 'for steps in STUDY_STEPS'))
     assert re.findall(r'^ *(\d+) steps: GED16', study, re.MULTILINE) == ['1', '4', '16']
     assert 'ideal level: ' in study
 
 
-def test_figures_are_drawn_and_a_file_is_predicted(executed):
+def test_figures_are_drawn_pages_are_shown_and_a_file_is_predicted(executed):
     notebook, _ = executed
-    assert [len(pictures(find(notebook, words))) for words in ('show(cases.images', "set_title(f'speed on")] == [1, 1]
-    summary = find(notebook, 'summary.json')
-    assert len(pictures(summary)) == 2
-    text = printed(summary)
+    assert [len(pictures(find(notebook, words))) for words in ('show(cases, pred', 'axis.errorbar')] == [1, 1]
+    for source in ('predictions[0]', 'prediction'):
+        (cell,) = [cell for cell in notebook.cells if cell.source == source]
+        (shown,) = [output['data']['text/html'] for output in cell.outputs if 'text/html' in output.get('data', {})]
+        assert shown.startswith('<iframe')
+    text = printed(find(notebook, 'model.predict(MY_FILE'))
     assert 'simulated.png: 64 masks' in text and 'note: no HU' in text and 'index.html' in text
