@@ -66,7 +66,7 @@ def test_only_the_main_figure_is_kept_and_it_is_small(stored):
             assert len(output['data']['image/png']) < 150_000
         else:
             assert not cell.outputs
-    assert len(find(stored, 'show(cases, predictions').outputs) == 1
+    assert len(find(stored, 'show(cases, predictions[').outputs) == 1
 
 
 def test_it_installs_the_version_of_this_repository(stored):
@@ -93,8 +93,8 @@ def test_it_measures_what_it_says(executed):
     assert set(ged) == {'model', 'empty', 'other_patients', 'rater_vs_rest', 'raters_resampled'}
     assert ged['raters_resampled'] < ged['model'] < ged['empty']
     assert 'Simulated' in table
-    drawn = printed(find(notebook, 'predictions = [draw('))
-    assert len(re.findall(r'^<ambdiff.Prediction image: 64 masks of 64x64; \d+%: ', drawn, re.MULTILINE)) == 2
+    sampled = printed(find(notebook, 'predictions = [sample('))
+    assert len(re.findall(r'^<ambdiff.Prediction image: 64 masks of 64x64; \d+%: ', sampled, re.MULTILINE)) == 2
     study = printed(find(notebook, 'for steps in STUDY_STEPS'))
     assert re.findall(r'^ *(\d+) steps: GED16', study, re.MULTILINE) == ['1', '4', '16']
     assert 'ideal level: ' in study
@@ -102,7 +102,7 @@ def test_it_measures_what_it_says(executed):
 
 def test_figures_are_drawn_pages_are_shown_and_a_file_is_predicted(executed):
     notebook, _ = executed
-    assert [len(pictures(find(notebook, words))) for words in ('show(cases, pred', 'axis.errorbar')] == [1, 1]
+    assert [len(pictures(find(notebook, words))) for words in ('show(cases, predictions[', 'axis.errorbar')] == [1, 1]
     for source in ('predictions[0]', 'prediction'):
         (cell,) = [cell for cell in notebook.cells if cell.source == source]
         (shown,) = [output['data']['text/html'] for output in cell.outputs if 'text/html' in output.get('data', {})]
