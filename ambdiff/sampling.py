@@ -29,6 +29,7 @@ class Sampler:
         self._num_samples = config.sample.num_samples
         # How the N masks of an image relate to each other; a single one has nothing to depend on.
         self.draws = 'independent' if self._num_samples == 1 else method.draws
+        self.evaluations = method.evaluations  # of the network, a mask
         self._devices = mesh.shape['data']
         budget = config.sample.memory_mib * 2**20
         rows = int(budget // method.bytes_per_mask(config.data.image_size))

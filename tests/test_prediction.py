@@ -119,6 +119,7 @@ def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1, smallest_part
         drawn_with=Settings(len(masks), 2, 0, smallest_part),
         weights={'name': 'w', 'step': 3, 'sha256': '0'},
         draws='independent',
+        evaluations=0.5,
         settings={'seed': 0},
     )
 

@@ -47,7 +47,7 @@ class Model:
 
     Attributes:
       name: of the weights.
-      num_steps: network evaluations a mask that they are meant to be sampled with.
+      num_steps: that they are meant to be sampled with, where their method takes steps.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -68,7 +68,7 @@ class Model:
             f'  trained on: {self._trained_on()}\n'
             f'  input: {shape}, {images.stored(data)}, or 0 to 1 with scaled=True; any size, seen in crops of '
             f'{size}x{size} pixels {spacing}\n'
-            f'  masks: {kinds}, {evaluations:g} network evaluations a mask>'
+            f'  masks: {kinds}, {evaluations:g} network evaluations a mask at N = {config.sample.num_samples}>'
         )
 
     @overload
@@ -125,7 +125,7 @@ class Model:
           image: [H, W] or [H, W, C] of any size, values as stored (`repr` of the model says which: HU for
             lidc_small). NumPy, JAX, a CPU tensor or nested lists.
           num_samples: N, 1 to 1000.
-          num_steps: network evaluations a mask; None: what the weights are meant for.
+          num_steps: of methods that take steps, network evaluations a mask; None: what the weights are meant for.
           seed: 0 to 2^32 - 1.
           at: (x, y), the column and the row in pixels counted from 0 that a crop is cut around, or a list of several;
             pixels outside the crops are unmarked. None: overlapping tiles cover the image. With batched=True one (x, y)
@@ -176,7 +176,7 @@ class Model:
           at: as of `sample`, with slices (x, y, z), in NIfTI indices of the file; or as the command takes it, 'x,y;x,y'
             or a CSV file.
           num_samples: N, 1 to 1000.
-          num_steps: network evaluations a mask; None: what the weights are meant for.
+          num_steps: as of `sample`.
           seed: 0 to 2^32 - 1.
           progress: True shows a bar; a function is called with (cases done, cases in all).
           smallest_part: as of `sample`.

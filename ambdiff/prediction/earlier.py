@@ -38,6 +38,7 @@ _SUMMARY = {
     'num_samples': int,
     'num_steps': int,
     'seed': int,
+    'network_evaluations_per_mask': float,
     'smallest_part': int,
     **_SAID,
     'points': [{'at': [float], **_SAID}],

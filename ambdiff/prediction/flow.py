@@ -216,5 +216,6 @@ def _finished(waiting: collections.deque, model: Model, settings: Settings) -> I
             drawn_with=settings,
             weights=model.weights,
             draws=model.sampler(settings).draws,
+            evaluations=model.sampler(settings).evaluations,
             settings=image.settings,
         )

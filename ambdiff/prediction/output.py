@@ -77,6 +77,7 @@ def _summary(prediction: Prediction, names: list[str], sizes: list[int], warning
         'num_samples': prediction.drawn_with.num_samples,
         'num_steps': prediction.drawn_with.num_steps,
         'seed': prediction.drawn_with.seed,
+        'network_evaluations_per_mask': prediction.evaluations,
         'smallest_part': prediction.drawn_with.smallest_part,
         **prediction.whole.to_json(),
         'points': [

@@ -50,7 +50,13 @@ def notebook(prediction: Prediction) -> str:
 def _parts(prediction: Prediction, names: Sequence[str], warnings: Sequence[str]) -> Iterator[str]:
     facts = {
         'input': prediction.title,
-        **_facts({'weights': prediction.weights, **vars(prediction.drawn_with)}),
+        **_facts(
+            {
+                'weights': prediction.weights,
+                'network_evaluations_per_mask': prediction.evaluations,
+                **vars(prediction.drawn_with),
+            }
+        ),
     }
     yield header(TITLE, facts, [NOTICE])
     yield case.how_to_read(len(prediction.raters), len(prediction.samples), prediction.drawn_with.smallest_part)
@@ -158,7 +164,7 @@ def _facts(summary: Mapping) -> dict[str, str]:
     return {
         'weights': f'{summary["weights"]["name"]}, step {summary["weights"]["step"]}',
         'masks a case (N)': str(summary['num_samples']),
-        'num_steps': str(summary['num_steps']),
+        'network evaluations a mask': f'{summary["network_evaluations_per_mask"]:g}',
         'seed': str(summary['seed']),
         'smallest part counted': f'{summary["smallest_part"]} px',
     }

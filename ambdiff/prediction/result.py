@@ -21,7 +21,7 @@ class Settings:
 
     Attributes:
       num_samples: N of an image.
-      num_steps: network evaluations each.
+      num_steps: of the sampler, for methods that take steps.
       seed: of all that is random.
       smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
         empty shares; 1: every part does. Masks and maps are as sampled in any case.
@@ -136,6 +136,7 @@ class Prediction:
       drawn_with: how, `Settings`.
       weights: {'name', 'step', 'sha256'} of the weights.
       draws: 'independent', or 'dependent' where the samples depend on each other.
+      evaluations: of the network, a mask.
       settings: what the result follows from; one with equal settings need not be made again.
     """
 
@@ -153,6 +154,7 @@ class Prediction:
     drawn_with: Settings
     weights: Mapping
     draws: str
+    evaluations: float
     settings: Mapping
 
     def __repr__(self) -> str:
