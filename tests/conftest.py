@@ -40,13 +40,10 @@ def one_device():
 
 
 @pytest.fixture(autouse=True)
-def log_as_before():
-    """A command that a test runs in this process sets how much is told: the next test does not inherit it."""
-    loggers = [logging.getLogger(), logging.getLogger('ambdiff')]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+def log_as_at_first():
+    """A command that a test runs in this process sets how much is told: no test inherits it."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger('ambdiff').setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope='session')

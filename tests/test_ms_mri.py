@@ -222,7 +222,7 @@ def test_faulty_trees_are_one_line_that_names_the_file(tmp_path):
     opened = lambda **changes: sources.open_source(settings(root, out, **changes), 'train')
     with fails(root, 'no data: config.data.path is empty; .*ms_mri.py:simulated'):
         sources.open_source(settings('', out), 'train')
-    with fails(root, r'nowhere: no such file or folder'):
+    with fails(root, r'nowhere: no such folder'):
         sources.open_source(settings(root / 'nowhere', out), 'train')
     (root.parent / 'empty').mkdir(exist_ok=True)
     with fails(root, 'holds no files of the ISBI-2015 challenge'):

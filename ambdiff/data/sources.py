@@ -121,8 +121,6 @@ def check(data: ml_collections.ConfigDict, split: str) -> None:
         _layout(data)
     elif builder.files and not data.path:
         raise UserError(f'no data: config.data.path is empty; {builder.files}')
-    elif builder.files and not pathlib.Path(data.path).expanduser().exists():
-        raise UserError(f'{data.path}: no such file or folder (config.data.path); {builder.files}')
 
 
 def notice(data: ml_collections.ConfigDict) -> str:
