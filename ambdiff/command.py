@@ -144,9 +144,13 @@ def _field_hint(argv: list[str], error: Exception, groups) -> str:
         given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
         file = given[1].partition(':')[0] if given else ''
         return f'config file {file} does not exist; the ones that come along are in configs/'
-    # An error raised inside a config file arrives with its traceback as text: the last line says it.
-    last = message.strip().splitlines()[-1]
-    return re.sub(r'^\w*Error: ', '', last) if 'Traceback' in message else message
+    # A ValueError or TypeError raised inside a config file arrives with its traceback as text: the last line says it.
+    if 'Traceback' in message:
+        return re.sub(r'^\w*Error: ', '', message.strip().splitlines()[-1])
+    if known or isinstance(error, UserError | flags.Error):
+        return message
+    given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
+    return f'{given[1] if given else "the config"} does not load: {type(error).__name__}: {message}'
 
 
 def given_config() -> str:

@@ -18,7 +18,7 @@ from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
 from ambdiff.evaluation import files, scores
 from ambdiff.runtime import faults, hosts, sharding
-from ambdiff.runtime.checkpoint import load_config, load_weights, unlike_data
+from ambdiff.runtime.checkpoint import check_architecture, load_config, load_weights, unlike_data
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def check(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here
     Raises:
       UserError: as `evaluate`; of `trained_here`, which is to train first, not that there is no checkpoint.
     """
-    _, _, path = _plan(config, workdir, trained_here)
+    _, method, path = _plan(config, workdir, trained_here)
     sources.check(config.data, config.evaluate.split)
     if not trained_here:
-        load_config(path)
+        check_architecture(load_config(path), config, method, path)
 
 
 def _plan(config, workdir, trained_here):

@@ -11,7 +11,7 @@ from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.methods.kit.contract import Method
 from ambdiff.runtime import sharding
-from ambdiff.runtime.checkpoint import load_config
+from ambdiff.runtime.checkpoint import check_architecture, load_config
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +22,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: a field does not suit, the data is not there, or the weights to start from are not.
     """
-    of(config)
+    _, method, _ = of(config)
     sources.check(config.data, 'train')
-    if config.checkpoint:
-        load_config(config.checkpoint)
+    if config.checkpoint and (saved := load_config(config.checkpoint)).method.name == config.method.name:
+        check_architecture(saved, config, method, config.checkpoint)
     first, steps = optim.warmup_steps(config.optim, config.train.num_steps), config.train.num_steps
     if first != config.optim.warmup_steps:
         logger.warning(

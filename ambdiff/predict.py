@@ -184,6 +184,8 @@ def predict(flags: argparse.Namespace) -> int:
         output.close(found.inputs)
     total = len(items) + len(found.faults)
     print(f'{len(output.done)} of {total} cases done: {printable(str(folder / "index.html"))}')
+    if output.failed and total == 1:
+        return 2  # the one line that says why has been said
     if output.failed:
         table = folder / earlier.TABLE
         return fail(f'{len(output.failed)} of {total} cases failed, named above and in {table}')

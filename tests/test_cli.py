@@ -123,6 +123,7 @@ MISTAKES = [
     (['train', 'ldic:small'], 'did you mean lidc:small?'),
     (['train', 'lidc:smal'], 'it has released, small'),
     (['train', 'nowhere.py'], 'nowhere.py'),
+    (['train', './bad.py'], './bad.py does not load: ZeroDivisionError'),
     (['train', 'lidc', 'small'], 'unexpected extra argument (small)'),
     (['train', '--config=lidc', 'lidc'], 'give the config by itself'),
     (['train', 'lidc', '--train.nmu_steps=3'], 'did you mean config.train.num_steps?'),
@@ -160,12 +161,13 @@ MISTAKES = [
 def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, said, elsewhere, monkeypatch):
     (elsewhere / 'file').write_text('no image\n')
     (elsewhere / 'empty').mkdir()
+    (elsewhere / 'bad.py').write_text('def get_config():\n    return 1 / 0\n')
     (elsewhere / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n')
     done = invoke(*arguments)
     assert done.exit_code == 2, (done.output, done.exception)
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith('weights: ')]
     assert len(lines) == 1 and lines[0].startswith('ambdiff: ') and said in lines[0], done.stderr
-    assert not done.stdout and {path.name for path in elsewhere.iterdir()} == {'file', 'empty', 'a.png'}
+    assert not done.stdout and {path.name for path in elsewhere.iterdir()} == {'file', 'empty', 'bad.py', 'a.png'}
 
 
 def test_help_needs_none_of_the_heavy_libraries():

@@ -97,3 +97,12 @@ def test_the_command_line_is_corrected_by_the_one_flag_that_cures(monkeypatch):
     assert cured == "ambdiff check lidc '--data.path=my data' --config.data.num_raters=5"
     assert command.corrected('set --config.data.path=FILE_OR_FOLDER') == ''
     assert command.corrected('--config.data.fit=crop or --config.data.channels=3') == ''
+
+
+def test_weights_of_another_architecture_are_told_before_data_is_read(weights, unread, tmp_path, capsys):
+    config = tiny.config(tiny.write_hdf5(tmp_path / 'data.hdf5'), **{'model.channels': 16})
+    config.checkpoint = str(weights)
+    for mode in ('train', 'evaluate'):
+        assert main._work(config, tmp_path / 'run', mode) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert 'of another architecture (model.channels: 8 -> 16)' in line

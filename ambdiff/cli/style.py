@@ -107,5 +107,5 @@ def _meant(error: click.NoSuchOption, ctx: click.Context | None) -> str:
     if name in _ELSEWHERE:
         return _ELSEWHERE[name]
     known = [opt for param in ctx.command.get_params(ctx) for opt in param.opts if opt.startswith('--')] if ctx else []
-    near = difflib.get_close_matches(name, known, 1, 0.5)
+    near = difflib.get_close_matches(name, known, 1, 0.6)
     return f'did you mean {near[0]}?' if near else ''

@@ -219,7 +219,8 @@ def sampling_item(weights: Weights) -> dict:
     return {'ema': weights.params} | ({'state': weights.state} if jax.tree.leaves(weights.state) else {})
 
 
-def _check_architecture(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, method: Method, path):
+def check_architecture(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, method: Method, path):
+    """Raises UserError naming the fields in which the config `saved` of weights at `path` is of another network."""
     if saved.method.name != config.method.name:
         raise UserError(
             f'checkpoint {path} is of the method {saved.method.name}, the config of {config.method.name}: '
@@ -291,7 +292,7 @@ def load_weights(path: str, config: ml_collections.ConfigDict, sharding: jax.sha
     with ocp.CheckpointManager(folder, options=options, item_names=_ITEMS) as manager:
         saved = _restore(manager, folder, step, config=ocp.args.JsonRestore())['config']
         saved = config_saved.restored(saved, path)
-        _check_architecture(saved, config, method, path)
+        check_architecture(saved, config, method, path)
         # It holds what its own config trains, which need not be what this one does.
         shapes = _shapes(methods.create(saved), saved, sharding)
         restored = _restore(manager, folder, step, ema=ocp.args.StandardRestore(sampling_item(shapes)))['ema']
@@ -322,14 +323,13 @@ def load_config(path: str) -> ml_collections.ConfigDict:
 def unlike_data(path: str, config: ml_collections.ConfigDict) -> list[str]:
     """How the data that a config names is read otherwise than the weights at `path` were trained: a line each."""
     then, now = load_config(path).data, config.data
-    fields = ['intensity', 'spacing', 'image_size', 'channels', 'num_classes']
+    fields = ['intensity', 'spacing']
     if then.intensity == now.intensity == 'hu_window':
         fields.append('hu_window')
     lines = []
     for field in fields:
         if (had := then[field]) != (has := now[field]):
-            # As the command line takes it.
-            shown = str(had).replace(' ', '')
+            shown = str(had).replace(' ', '')  # as the command line takes it
             lines.append(
                 f'config.data.{field}={has}, but the weights were trained with {had}: on such images their masks mean '
                 f'little; --config.data.{field}={shown} reads the data as in training'
@@ -339,7 +339,7 @@ def unlike_data(path: str, config: ml_collections.ConfigDict) -> list[str]:
 
 def _load_file(path: pathlib.Path, config: ml_collections.ConfigDict, method: Method, sharding: jax.sharding.Sharding):
     loaded, saved, step = weights_file.load_safetensors(path)
-    _check_architecture(saved, config, method, path)
+    check_architecture(saved, config, method, path)
     shapes = _shapes(method, config, sharding)
     wanted = weights_file.packed(Weights(method.for_sampling(shapes.params), shapes.state))
     have, want = (traverse_util.flatten_dict(tree, sep='/') for tree in (loaded, wanted))  # it may hold more
