@@ -13,17 +13,19 @@ a patient at the border can be on both sides. The masks of the released files si
 left of the image; they are left as they are, so that numbers compare with other work on them.
 """
 
+import logging
 import pathlib
 import re
 
 import ml_collections
 import numpy as np
-from absl import logging
 from PIL import Image
 
 from ambdiff.data import example, source
 from ambdiff.data.files import pictures
 from ambdiff.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FOLDERS = {
     'train': ('training', 'train'),
@@ -82,7 +84,7 @@ def open_split(root: pathlib.Path, split: str, data: ml_collections.ConfigDict, 
         missing = [name for name in example.SPLITS if name not in folders]
         parts = cut(cases, missing)
         if missing:
-            logging.warning(
+            logger.warning(
                 '%s: no folder for %s, so the last cases of training serve (%s); patients are '
                 'not named in this layout, so one may be on both sides of the cut',
                 root,

@@ -9,13 +9,13 @@ as the pixel spacing that some copies have, are not read.
 
 import dataclasses
 import functools
+import logging
 import math
 import pathlib
 import sys
 
 import ml_collections
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from ambdiff.data import example, source, splits
@@ -23,6 +23,8 @@ from ambdiff.data.layouts import numpy_pickle
 from ambdiff.data.lidc import database
 from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _MAX_SHARED = 8  # pixels of all cases over the file's bytes; at least one byte each, unless arrays are shared
 
@@ -44,7 +46,7 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict, 
     if not walk and (fault := next((case.fault for case in cases if case.fault), '')):
         raise UserError(fault)
     if shared := splits.shared_patients(divided):
-        logging.warning("%s: %d patients are in two splits of '%s'", path, len(shared), data.lidc_split)
+        logger.warning("%s: %d patients are in two splits of '%s'", path, len(shared), data.lidc_split)
     chosen = [case for case in cases if divided[case.name][1] == split]
     if not chosen:
         raise UserError(f"{path}: the split '{split}' has no case among {len(cases)}; choose another split")
@@ -219,6 +221,6 @@ def _patients(series):
     try:
         known = database.patient_of_series()
     except UserError as error:
-        logging.warning('%s; so each series counts as a patient', error)
+        logger.warning('%s; so each series counts as a patient', error)
         known = {}
     return {uid: known.get(uid, uid) for uid in series}
