@@ -14,7 +14,7 @@ from PIL import Image
 
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
-from ambdiff.prediction import samples, values
+from ambdiff.prediction import samples, unlike, values
 from ambdiff.prediction.points import Point, to_volume
 
 _OBLONG = 1.01  # pixels longer than wide by more than this are resampled to squares
@@ -56,6 +56,7 @@ class Plan:
         self.crops.sort()
         self.images, self.window, notes = values.in_unit_range(volume, data, sorted({z for z, *_ in self.crops}))
         self.notes += notes
+        self.notes += unlike.notes(data, volume.spacing[1:], self.cut(), len(self.crops))
 
     def _add(self, z: int, row: float, column: float) -> None:
         """The crop around a point."""
