@@ -314,3 +314,12 @@ def test_parts_give_the_same_masks_and_share_what_an_images_masks_have_in_common
     expected = np.arange(3)[:, None] * 100 + np.arange(12).reshape(3, 4)
     for parts in (1, 2, 4):
         np.testing.assert_array_equal(masks.by_parts(draw, parts, {'image': image}, rows), expected)
+
+
+def test_a_methods_recommended_settings_are_its_own_and_a_method_without_any_changes_nothing():
+    config = default('mean')
+    before = config.to_json()
+    assert methods.recommend(config) is config and config.to_json() == before
+    with open(pathlib.Path(methods.__path__[-1]) / 'eager.py', 'w', encoding='utf-8') as file:
+        file.write('def recommend(config):\n    config.optim.learning_rate = 0.5\n    return config\n')
+    assert methods.recommend(use_method(config, 'eager')).optim.learning_rate == 0.5

@@ -1,4 +1,5 @@
-"""One file a method: `create(config, place)` makes it (kit/contract.py), `Fields` are its fields of config.method.
+"""One file a method: `create(config, place)` makes it (kit/contract.py), `Fields` are its fields of config.method,
+`recommend(config)` its published training settings.
 
 docs/add_a_method.md shows a whole one. kit/ holds what they are made of.
 """
@@ -57,6 +58,16 @@ def check(config: ml_collections.ConfigDict) -> None:
     config_check.check(config)
     if own := _fields(name):
         fields.read(own, config.method)
+
+
+def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Changes a config to its method's published training settings, where its file states them, and returns it.
+
+    Raises:
+      UserError: there is no such file in ambdiff/methods.
+    """
+    own = getattr(_module(config.method.name), 'recommend', None)
+    return own(config) if own else config
 
 
 def create(config: ml_collections.ConfigDict, place=None) -> 'Method':
