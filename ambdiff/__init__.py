@@ -10,21 +10,21 @@ Light to import: JAX and all else are imported when a name is first used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ambdiff.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ambdiff.api.model import Model as Model
     from ambdiff.api.model import load as load
+    from ambdiff.api.prediction import Prediction as Prediction
     from ambdiff.errors import UserError as UserError
-    from ambdiff.prediction.result import Prediction as Prediction
     from ambdiff.scoring import ged as ged
     from ambdiff.scoring import hm_iou as hm_iou
     from ambdiff.scoring import score as score
 
-__version__ = '0.1.0'
-
 # Where each public name is defined.
 _HOMES = {
     'Model': 'ambdiff.api.model',
-    'Prediction': 'ambdiff.prediction.result',
+    'Prediction': 'ambdiff.api.prediction',
     'UserError': 'ambdiff.errors',
     'ged': 'ambdiff.scoring',
     'hm_iou': 'ambdiff.scoring',

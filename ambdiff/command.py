@@ -90,7 +90,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def load_config(file: str, fields: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def parse_config(file: str, fields: Sequence[str] = ()) -> ml_collections.ConfigDict:
     """The config of a file, with some fields changed, as a command line of --config and --config.group.field gives it.
 
     Args:

@@ -115,7 +115,7 @@ class _Output:
             self.fault(title, f'{title}: its result {name} was removed or changed during the run')
         # An image that got another folder, since a file of its name came beside it, is listed once.
         listed = [result for result in results if names.get(result.summary['input'], place(result)) == place(result)]
-        output.write_table(self.folder, listed, self.failed)
+        output.write_predictions(self.folder, listed, self.failed)
         page.write_index(self.folder, listed, self.failed)
         if left := [name for name in doubtful if name not in names.values()]:
             some = f'{", ".join(left[:3])}{" .." if len(left) > 3 else ""}'
@@ -135,7 +135,7 @@ def predict(flags: argparse.Namespace) -> int:
 
     from ambdiff.command import fail
     from ambdiff.prediction import earlier, flow, inputs, points
-    from ambdiff.prediction.model import Model
+    from ambdiff.prediction.crop_sampler import CropSampler
     from ambdiff.prediction.result import Settings
 
     folder = pathlib.Path(flags.output)
@@ -146,12 +146,12 @@ def predict(flags: argparse.Namespace) -> int:
     if flags.anonymise:
         found, chosen = _anonymous(found, chosen)
     items = {item.name: item for item in found.inputs if item.source in chosen}
-    model = Model(flags.checkpoint)
+    model = CropSampler(flags.checkpoint)
     settings = Settings(
         flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed, flags.smallest_part
     )
     model.sampler(settings)  # told before anything is read if it cannot be
-    with earlier.held(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
+    with earlier.writing(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
         output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
         for line in found.skipped:
             output.say(f'ambdiff: {line}')
@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(flags: argparse.Namespace) -> int:
     with signals.importing():
         from ambdiff import command
-        from ambdiff.prediction import flow, model  # noqa: F401  what `predict` imports again
+        from ambdiff.prediction import crop_sampler, flow  # noqa: F401  what `predict` imports again
 
     command.log(logging.ERROR)
     command.keep_compiled()

@@ -1,5 +1,6 @@
 """Text from outside (names of files, mostly) as it may be shown: on a terminal, in CSV, JSON and HTML."""
 
+import hashlib
 import unicodedata
 
 # They turn the direction of what follows, so that a name reads as another one.
@@ -13,6 +14,11 @@ def printable(text: str) -> str:
     and turns of the writing direction \n, \x1b or \u202e.
     """
     return ''.join(_escaped(letter) if _odd(letter) else letter for letter in text)
+
+
+def short_digest(text: str) -> str:
+    """Eight hex digits that stand for a text."""
+    return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]
 
 
 def _odd(letter: str) -> bool:

@@ -22,7 +22,7 @@ from ambdiff.models import unet
 TIMED_WHOLE = 20
 
 
-def load_config(name):
+def config_named(name):
     """The config that --config=name would give."""
     file, _, variant = name.partition(':')
     spec = importlib.util.spec_from_file_location('config', file)
@@ -64,7 +64,7 @@ def main():
     for name in arguments.configs.split(','):
         if not pathlib.Path(name.partition(':')[0]).is_file():
             parser.error(f'no config file {name}')
-        config = load_config(name)
+        config = config_named(name)
         steps = config.sample.num_steps
         facts[name] = steps, network_flops(config)
         for timed in [steps] if steps <= TIMED_WHOLE else [2, 4]:

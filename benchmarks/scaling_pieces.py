@@ -14,7 +14,7 @@ import sys
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from sampling import load_config
+from sampling import config_named
 
 from ambdiff import methods, optim, train
 from ambdiff.models import unet
@@ -73,7 +73,7 @@ def compiled(name: str, masks: int, topology: str) -> dict[str, float]:
     on = lambda tree, *axes: jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes))), tree
     )
-    config = load_config(name)
+    config = config_named(name)
     function, params, *batch = _evaluation(config, masks * len(devices))
     cost = jax.jit(function).lower(on(params), *on(batch, 'data')).compile().cost_analysis()
     return {'flops': cost['flops'], 'bytes': cost['bytes accessed']}
@@ -81,7 +81,7 @@ def compiled(name: str, masks: int, topology: str) -> dict[str, float]:
 
 def of(name: str) -> dict:
     """The pieces of one config."""
-    config = load_config(name)
+    config = config_named(name)
     method, optimiser = methods.create(config), optim.create(config.optim, config.train.num_steps)
     size, channels = config.data.image_size, config.data.channels
     array = jax.ShapeDtypeStruct

@@ -12,7 +12,7 @@ import tiny
 from PIL import Image
 
 from ambdiff import predict
-from ambdiff.prediction.model import Model
+from ambdiff.prediction.crop_sampler import CropSampler
 
 EVIL = '<img src=x onerror=document.title=1>.png'
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
@@ -50,7 +50,7 @@ def pages(tmp_path_factory):
 
     weights = tiny.write_weights(folder / 'w.safetensors')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Model, 'sample_crops', sample)
+        patch.setattr(CropSampler, 'sample_crops', sample)
         flags = [f'--checkpoint={weights}', f'--input={folder / "in"}', f'--output={folder / "out"}', '--num_samples=5']
         assert predict.main(flags) == 0
     return {

@@ -22,7 +22,7 @@ import pytest
 import tiny
 from absl import flags
 
-from ambdiff.prediction.model import Model
+from ambdiff.prediction.crop_sampler import CropSampler
 
 pytest_plugins = ['browser']  # fixtures of the pages in a browser
 
@@ -69,7 +69,7 @@ def bright(monkeypatch):
         seen.extend(crops)
         return tiny.sample_bright(model, settings, crops, numbers, names)
 
-    monkeypatch.setattr(Model, 'sample_crops', sample)
+    monkeypatch.setattr(CropSampler, 'sample_crops', sample)
     return seen
 
 

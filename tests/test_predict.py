@@ -15,7 +15,7 @@ from PIL import Image
 from ambdiff import modes
 from ambdiff.errors import UserError
 from ambdiff.prediction import inputs, points
-from ambdiff.prediction.model import Model
+from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.runtime import checkpoint, sharding, weights_file
 
 
@@ -228,7 +228,7 @@ def test_several_classes_keep_their_labels(weights, tmp_path, monkeypatch):
         labels = np.where(grey > 0.7, 2, np.where(grey > 0.3, 1, 0))
         return np.repeat(labels, settings.num_samples, 1)
 
-    monkeypatch.setattr(Model, 'sample_crops', sample)
+    monkeypatch.setattr(CropSampler, 'sample_crops', sample)
     load = checkpoint.load_config
 
     def several(path):

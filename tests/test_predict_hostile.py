@@ -15,8 +15,8 @@ from ambdiff import text
 from ambdiff.data.files import images
 from ambdiff.errors import UserError
 from ambdiff.prediction import inputs, names, output, page
+from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.merge import Merge
-from ambdiff.prediction.model import Model
 from ambdiff.runtime import memory
 
 
@@ -205,7 +205,7 @@ def test_what_fails_in_any_step_is_that_cases_fault(weights, bright, tmp_path, m
         monkeypatch.setattr(images, 'read', failing(images.read, lambda path, **_: path == marked))
     elif step in ('sample', 'memory'):
         when = lambda model, settings, crops, numbers, titles: 'b.png' in titles
-        monkeypatch.setattr(Model, 'sample_crops', failing(Model.sample_crops, when))
+        monkeypatch.setattr(CropSampler, 'sample_crops', failing(CropSampler.sample_crops, when))
     elif step == 'merge':
         when = lambda merging, masks: merging.samples.shape[2] == 17
         monkeypatch.setattr(Merge, 'add', failing(Merge.add, when))

@@ -8,9 +8,10 @@ import pytest
 import tiny
 
 from ambdiff import metrics, modes
+from ambdiff.api.prediction import Prediction
 from ambdiff.data.files.volume import Volume
 from ambdiff.prediction import crops, merge, points, samples
-from ambdiff.prediction.result import Prediction, Settings
+from ambdiff.prediction.result import Settings
 
 NAN = (np.nan, np.nan, np.nan)
 

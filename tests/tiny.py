@@ -120,7 +120,7 @@ def run_predict(weights, source, output, *more):
 
 
 def sample_bright(model, settings, crops, numbers, names):
-    """In place of Model.sample_crops: marks what is brighter than the middle, and leaves sample 0 empty."""
+    """In place of CropSampler.sample_crops: marks what is brighter than the middle, and leaves sample 0 empty."""
     masks = np.repeat(crops[:, None, ..., 0] > 0.5, settings.num_samples, 1)
     masks[:, 0] = False
     return masks

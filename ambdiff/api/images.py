@@ -50,7 +50,7 @@ def volume(given: ArrayLike, name: str, data, scaled: bool, spacing: tuple[float
     return Volume(image[None], units=units, spacing=(np.nan, *(spacing or (np.nan, np.nan))))
 
 
-def digest(image: Volume) -> str:
+def sha256(image: Volume) -> str:
     """SHA-256 of the values, whatever type they came in."""
     values = np.ascontiguousarray(image.values, np.float32)
     return hashlib.sha256(f'{image.units} {values.shape} '.encode() + values.tobytes()).hexdigest()

@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike
 
 from ambdiff import methods, packaged
 from ambdiff.api import choices, images
+from ambdiff.api.prediction import Prediction
 from ambdiff.errors import UserError
-from ambdiff.prediction import flow, inputs, model, points
+from ambdiff.prediction import flow, inputs, points
+from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.inputs import Input
-from ambdiff.prediction.result import Prediction, Settings
+from ambdiff.prediction.result import Result, Settings
 from ambdiff.text import printable
 
 # True shows a bar; a function is told (how many are done, how many there are).
@@ -52,7 +54,7 @@ class Model:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self._inner = model.Model(str(path))
+        self._inner = CropSampler(str(path))
         self.name: str = path.stem if path.suffix == '.safetensors' else path.name
         self.num_steps: int = self._inner.config.sample.num_steps
 
@@ -211,8 +213,8 @@ class Model:
         for result in flow.predictions(self._inner, settings, planned):
             done += 1
             show(done, len(items))
-            if isinstance(result, Prediction):
-                yield result
+            if not isinstance(result, flow.Failure):
+                yield Prediction.of(result)
                 continue
             failed.append(result.reason)
             if len(failed) < len(items) + len(faults):
@@ -228,7 +230,7 @@ class Model:
 
     def _planned(self, image, name: str, settings: Settings, place) -> flow.Planned:
         follows_from = {
-            'input_sha256': images.digest(image),
+            'input_sha256': images.sha256(image),
             'weights_sha256': self._inner.weights['sha256'],
             **dataclasses.asdict(settings),
             'at': [list(point) for point in place],
@@ -265,7 +267,7 @@ class Model:
 class _Watched:
     """A model as the flow takes it that tells of the crops it has sampled."""
 
-    def __init__(self, inner: model.Model, show: Callable[[int, int], object], total: int):
+    def __init__(self, inner: CropSampler, show: Callable[[int, int], object], total: int):
         self._show, self._done, self._total = show, 0, total
         self.config, self.weights, self.sampler = inner.config, inner.weights, inner.sampler
         self._inner = inner
@@ -292,10 +294,10 @@ def _images(given) -> list:
     return each
 
 
-def _or_raise(result: Prediction | flow.Failure) -> Prediction:
+def _or_raise(result: Result | flow.Failure) -> Prediction:
     if isinstance(result, flow.Failure):
         raise UserError(result.reason)
-    return result
+    return Prediction.of(result)
 
 
 def _shown(progress: Progress, unit: str) -> Callable[[int, int], object]:

@@ -9,8 +9,8 @@ import importlib
 
 import click
 
-from ambdiff import __version__
 from ambdiff.cli import style
+from ambdiff.version import __version__
 
 COMMANDS = {  # name: (file of ambdiff/cli/commands, what it does)
     'train': ('train', 'Train a model on a data set, and evaluate it.'),

@@ -17,7 +17,7 @@ _TOP = re.compile(r'--config\.(\w+)(?:=(.*))?', re.DOTALL)  # config.seed, confi
 _GIVEN = 'ambdiff.cli.fields'
 
 
-class Command(style.Command):
+class ConfigCommand(style.Subcommand):
     """A command line with fields of a config: --data.path=FILE, --config.data.path=FILE, or --data.path FILE."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -76,7 +76,7 @@ def load(name: str, **more: Any):
     from ambdiff import command
 
     given = [f'{field}={value}' for field, value in more.items() if value is not None]
-    return command.load_config(file, [*click.get_current_context().meta[_GIVEN], *given]), file
+    return command.parse_config(file, [*click.get_current_context().meta[_GIVEN], *given]), file
 
 
 def data(**more: Any):
@@ -89,7 +89,7 @@ def data(**more: Any):
 
     given = [f'data.{field}={value}' for field, value in {'image_size': 0, **more}.items()]
     fields = click.get_current_context().meta[_GIVEN]
-    return command.load_config(packaged.config('lidc'), [*given, *fields]).data
+    return command.parse_config(packaged.config('lidc'), [*given, *fields]).data
 
 
 def folder(given: str | None, file: str) -> pathlib.Path:

@@ -43,14 +43,14 @@ class Examples(click.Command):
         super().format_help(ctx, formatter)
 
 
-class Command(Examples):
+class Subcommand(Examples):
     """A subcommand. It returns its exit status, or nothing for 0."""
 
 
 class Group(Examples, click.Group):
     """The command that has subcommands, and the place where every mistake is told."""
 
-    command_class = Command
+    command_class = Subcommand
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         """The subcommand that the arguments name."""

@@ -23,6 +23,7 @@ from ambdiff.data import fingerprint as fingerprint_lib
 from ambdiff.data import source as source_lib
 from ambdiff.data.example import Example
 from ambdiff.errors import UserError
+from ambdiff.text import short_digest
 
 
 def features(size: int, channels: int, num_raters: int, dtype: type) -> tfds.features.FeaturesDict:
@@ -150,12 +151,7 @@ class Parts:
 def fingerprint(root: pathlib.Path, files: Sequence[pathlib.Path], *settings: object) -> str:
     """Eight hex digits that change with the files below root, and with the settings of a build."""
     _, _, digests = fingerprint_lib.of_files(files, root)
-    return digest('\n'.join([*map(repr, settings), *(f'{name} {found}' for name, found in digests.items())]))
-
-
-def digest(text: str) -> str:
-    """Eight hex digits that stand for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return short_digest('\n'.join([*map(repr, settings), *(f'{name} {found}' for name, found in digests.items())]))
 
 
 def _build(builder, home):

@@ -23,6 +23,7 @@ from ambdiff.data.files.cases import Case
 from ambdiff.data.layouts import case_folder
 from ambdiff.data.source import Source
 from ambdiff.errors import UserError
+from ambdiff.text import short_digest
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -118,7 +119,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
                 masks,
                 case=case.name,
                 patient='',
-                index=int(built.digest(case.name), 16) + frame,  # the raters' order is the case's own
+                index=int(short_digest(case.name), 16) + frame,  # the raters' order is the case's own
                 size=config.data.image_size,
                 fit=config.data.fit,
                 spacing=read.spacing,

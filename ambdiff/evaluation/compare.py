@@ -223,7 +223,7 @@ def _same_raters(runs: Sequence[Run], case: str) -> np.ndarray:
     return first
 
 
-def format_table(found: Comparison) -> str:
+def format_differences(found: Comparison) -> str:
     """The runs and their differences to the first, as text."""
     from ambdiff.evaluation.files import format_table as rows
 

@@ -189,7 +189,7 @@ class CIMD(Method):
         mask = x0 if self.fields.amn_input == 'x0' else xt
         amn = self.encoder.apply({'params': params['amn']}, b, mask)
         acn = self.encoder.apply({'params': params['acn']}, b, prediction)
-        return gaussian_encoder.kl_divergence(*amn, *acn)
+        return gaussian_encoder.axis_aligned_kl(*amn, *acn)
 
     def bytes_per_mask(self, image_size: int) -> int:
         """The activations of one evaluation."""

@@ -46,7 +46,7 @@ class GaussianEncoder(nn.Module):
         return mu, log_sigma
 
 
-def kl_divergence(mu_a: Array, log_sigma_a: Array, mu_c: Array, log_sigma_c: Array) -> Array:
+def axis_aligned_kl(mu_a: Array, log_sigma_a: Array, mu_c: Array, log_sigma_c: Array) -> Array:
     """KL between two axis-aligned Gaussians, all [B, L] -> [B], in nats."""
     ratio = jnp.exp(2 * (log_sigma_a - log_sigma_c))
     distance = jnp.square(mu_a - mu_c) * jnp.exp(-2 * log_sigma_c)

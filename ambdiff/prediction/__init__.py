@@ -1,12 +1,12 @@
 """A stranger's images to masks, each step in a room of its own:
 
-  find    inputs.py   what there is to predict, in a file or a folder and all below it        -> Input
-  read    inputs.py   by ambdiff.data.files, whatever the kind of file                        -> Volume
-  plan    crops.py    values in the range of the weights (values.py), points or tiles as crops -> Plan
-  sample  model.py    N masks of each crop, crops of many images together                     -> [N, S, S]
-  merge   merge.py    crops back into slices, masks held as bits (samples.py)                 -> Samples
-  say     result.py   distinct answers, areas, maps                                           -> Prediction
-  write   output.py   files in the image's own geometry (nifti.py, segmentation.py, page.py)
+  find    inputs.py        what there is to predict, in a file or a folder and all below it -> Input
+  read    inputs.py        by ambdiff.data.files, whatever the kind of file -> Volume
+  plan    crops.py         values in the range of the weights (values.py), points or tiles as crops -> Plan
+  sample  crop_sampler.py  N masks of each crop, crops of many images together -> [N, S, S]
+  merge   merge.py         crops back into slices, masks held as bits (samples.py) -> Samples
+  say     result.py        distinct answers, areas, maps -> Result
+  write   output.py        files in the image's own geometry (nifti.py, segmentation.py, page.py)
 
 flow.py leads images through them; earlier.py knows what lies in an output already. The command is ambdiff.predict.
 """

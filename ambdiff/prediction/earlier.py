@@ -53,7 +53,7 @@ _SUMMARY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class WrittenResult:
     """A finished result: its folder, and its summary, which has every field that `_SUMMARY` lists."""
 
     folder: pathlib.Path
@@ -64,7 +64,7 @@ class Result:
         return (self.folder / 'index.html').read_text('utf-8')
 
 
-def read(folder: pathlib.Path) -> Result | None:
+def read(folder: pathlib.Path) -> WrittenResult | None:
     """The result in a folder, None if there is none or it is not to be trusted."""
     try:
         if (folder / 'summary.json').stat().st_size > _LARGEST:
@@ -78,7 +78,7 @@ def read(folder: pathlib.Path) -> Result | None:
             if not _OURS.fullmatch(name) or (folder / name).stat().st_size != size:
                 return None
         page = (folder / 'index.html').read_bytes()
-        return Result(folder, summary) if hashlib.sha256(page).hexdigest() == summary['page_sha256'] else None
+        return WrittenResult(folder, summary) if hashlib.sha256(page).hexdigest() == summary['page_sha256'] else None
     except (OSError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -117,7 +117,7 @@ def _only_ours(folder: pathlib.Path) -> bool:
     return masks and all(map(_OURS.fullmatch, names))
 
 
-def claim(folder: pathlib.Path, settings: dict) -> Result | None:
+def claim(folder: pathlib.Path, settings: dict) -> WrittenResult | None:
     """The result in a folder if it was made with these settings; None where one is to be written.
 
     That is so where nothing is there, or nothing but what predict wrote with other settings, or that is damaged.
@@ -140,7 +140,7 @@ def claim(folder: pathlib.Path, settings: dict) -> Result | None:
     )
 
 
-def below(output: pathlib.Path) -> tuple[list[Result], list[str]]:
+def below(output: pathlib.Path) -> tuple[list[WrittenResult], list[str]]:
     """(the results below an output, sorted; folders with results that are not to be trusted), those of others left out.
 
     A folder with predictions.csv is another output.
@@ -156,7 +156,7 @@ def below(output: pathlib.Path) -> tuple[list[Result], list[str]]:
 
 
 @contextlib.contextmanager
-def held(output: pathlib.Path, names: Iterable[str]) -> Iterator[None]:
+def writing(output: pathlib.Path, names: Iterable[str]) -> Iterator[None]:
     """Holds an output for this run, and clears what a killed one left beside the results of these names.
 
     Raises:

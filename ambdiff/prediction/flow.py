@@ -13,12 +13,12 @@ import numpy as np
 
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
+from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.crops import Plan
 from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.merge import Merge
-from ambdiff.prediction.model import Model
 from ambdiff.prediction.points import Point
-from ambdiff.prediction.result import Prediction, Settings
+from ambdiff.prediction.result import Result, Settings
 from ambdiff.runtime import memory
 from ambdiff.text import printable
 
@@ -73,7 +73,7 @@ def guarded(item: Input, what: str, step: Callable):
     return Failure(item, reason if named else f'{item.title}: {reason}')
 
 
-def settings_of(item: Input, model: Model, settings: Settings, points: Sequence[Point]) -> dict:
+def settings_of(item: Input, model: CropSampler, settings: Settings, points: Sequence[Point]) -> dict:
     """What an image's samples follow from: with equal settings they are equal.
 
     Raises:
@@ -92,7 +92,7 @@ def settings_of(item: Input, model: Model, settings: Settings, points: Sequence[
 def plan(
     item: Input,
     volume: Volume,
-    model: Model,
+    model: CropSampler,
     settings: Settings,
     points: Sequence[Point],
     follows_from: Mapping,
@@ -127,8 +127,8 @@ def plan(
 
 
 def predictions(
-    model: Model, settings: Settings, images: Iterable[Planned | Failure]
-) -> Iterator[Prediction | Failure]:
+    model: CropSampler, settings: Settings, images: Iterable[Planned | Failure]
+) -> Iterator[Result | Failure]:
     """What the model's samples say of each image, in order; failures as they come."""
     chunk = model.sampler(settings).chunk
     waiting: collections.deque[_UnderWay] = collections.deque()
@@ -174,7 +174,7 @@ class _UnderWay:
         return given
 
 
-def _sample(model: Model, settings: Settings, crops: Sequence[tuple[_UnderWay, np.ndarray]]) -> None:
+def _sample(model: CropSampler, settings: Settings, crops: Sequence[tuple[_UnderWay, np.ndarray]]) -> None:
     """Samples crops, of several images together, and hands the masks on to their merging."""
     crops = [(way, crop) for way, crop in crops if not way.failure]
     if not crops:
@@ -196,12 +196,12 @@ def _sample(model: Model, settings: Settings, crops: Sequence[tuple[_UnderWay, n
                 way.do('merged', lambda way=way, mask=mask: way.merge.add(mask))
 
 
-def _finished(waiting: collections.deque, model: Model, settings: Settings) -> Iterator[Prediction | Failure]:
+def _finished(waiting: collections.deque, model: CropSampler, settings: Settings) -> Iterator[Result | Failure]:
     """The images at the head of the queue whose crops are all in."""
     while waiting and (waiting[0].failure or waiting[0].merge.done):
         way = waiting.popleft()
         image = way.image
-        yield way.failure or Prediction(
+        yield way.failure or Result(
             name=image.item.name,
             title=image.item.title,
             samples=way.merge.samples,

@@ -18,7 +18,7 @@ from ambdiff.data.files.signature import is_dicom
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 from ambdiff.prediction import earlier, names
-from ambdiff.text import printable
+from ambdiff.text import printable, short_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def find(paths: Sequence[pathlib.Path], output: pathlib.Path | None = None) -> F
         if series and len(files) > 1:
             several = sum(place == folder and len(group) > 1 for (place, other), group in groups.items() if other) > 1
             source = path.name if folder == '.' else folder
-            source = f'{source}/series_{names.digest(series)}' if several else source
+            source = f'{source}/series_{short_digest(series)}' if several else source
         sources.append((source, tuple(files)))
     if not sources and not found.faults:
         why = f' ({"; ".join(found.skipped)})' if found.skipped else ''

@@ -6,9 +6,10 @@ Names are letters, digits, dot, dash and underline; what loses something in the 
 share a folder, nor does one lie within another, also where capitals do not count.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
+
+from ambdiff.text import short_digest
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.nii', '.nii.gz', '.dcm', '.ima', '.dicom')
 _RESERVED = ('index.html', 'predictions.csv', 'summary.json')
@@ -25,11 +26,6 @@ def folders(sources: Sequence[str]) -> list[str]:
     return [names[choice] for names, choice in zip(choices, chosen, strict=True)]
 
 
-def digest(source: str) -> str:
-    """Eight digits that follow from a text."""
-    return hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:8]
-
-
 def _choices(source: str) -> list[str]:
     """Names, the second with its kind of file, the third always its own."""
     *parents, name = source.split('/')
@@ -37,7 +33,7 @@ def _choices(source: str) -> list[str]:
     parents = [_safe(parent) for parent in parents]
     last = _safe(stem)
     full = f'{last}_{kind}' if kind else f'{last}_case'
-    return ['/'.join([*parents, end]) for end in (last, full, f'{full}-{digest(source)}')]
+    return ['/'.join([*parents, end]) for end in (last, full, f'{full}-{short_digest(source)}')]
 
 
 def _clashes(names: Sequence[str]) -> set[int]:
@@ -63,4 +59,4 @@ def _safe(part: str) -> str:
         name = '_'.join(split)
     if name and name == part and name not in _RESERVED:
         return name
-    return f'{name}-{digest(part)}' if name else digest(part)
+    return f'{name}-{short_digest(part)}' if name else short_digest(part)

@@ -11,8 +11,6 @@ A result's folder is filled under a temporary name and then renamed: it is there
 Pictures of several pages (TIFF) get .tif files of as many pages.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -20,23 +18,20 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-import ambdiff
 from ambdiff import files, modes
 from ambdiff.errors import UserError
 from ambdiff.prediction import earlier, nifti, page, segmentation
 from ambdiff.prediction.points import text_of
+from ambdiff.prediction.result import Result
 from ambdiff.text import printable
-
-if TYPE_CHECKING:  # which is above: it writes itself by this
-    from ambdiff.prediction.result import Prediction
+from ambdiff.version import __version__
 
 
-def save(prediction: Prediction, folder: pathlib.Path) -> list[str]:
+def save(prediction: Result, folder: pathlib.Path) -> list[str]:
     """Writes a result, whole or not at all, in place of one that predict wrote; returns what had to be left out.
 
     Raises:
@@ -51,7 +46,7 @@ def save(prediction: Prediction, folder: pathlib.Path) -> list[str]:
             if prediction.volume.kind == 'dicom':
                 notes.append('no segmentation.dcm, which would carry the patient of the image (--anonymise)')
         elif prediction.volume.kind == 'dicom':
-            about = {'name': prediction.name, 'version': ambdiff.__version__, **prediction.settings}
+            about = {'name': prediction.name, 'version': __version__, **prediction.settings}
             words = [answer.words for answer in prediction.modes]
             try:
                 path = partial / 'segmentation.dcm'
@@ -67,7 +62,7 @@ def save(prediction: Prediction, folder: pathlib.Path) -> list[str]:
     return notes
 
 
-def _summary(prediction: Prediction, names: list[str], sizes: list[int], warnings: list[str], digest: str) -> dict:
+def _summary(prediction: Result, names: list[str], sizes: list[int], warnings: list[str], digest: str) -> dict:
     """summary.json; `earlier` says which of its fields are relied on."""
     points = prediction.findings if prediction.points else ()
     return {
@@ -95,7 +90,7 @@ def _summary(prediction: Prediction, names: list[str], sizes: list[int], warning
     }
 
 
-def _write_masks(folder: pathlib.Path, prediction: Prediction) -> list[str]:
+def _write_masks(folder: pathlib.Path, prediction: Result) -> list[str]:
     """Writes the samples one by one, and their maps; returns the names of the files."""
     samples, volume = prediction.samples, prediction.volume
     maps = {'probability': modes.probability, 'disagreement': modes.disagreement}
@@ -125,7 +120,9 @@ def _write_picture(path: pathlib.Path, pages: np.ndarray) -> None:
     first.save(path, **({'save_all': True, 'append_images': rest, 'compression': 'tiff_deflate'} if rest else {}))
 
 
-def write_table(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapping[str, str]) -> None:
+def write_predictions(
+    output: pathlib.Path, results: Sequence[earlier.WrittenResult], failed: Mapping[str, str]
+) -> None:
     """predictions.csv: a line a point, or a case without points; those that failed with the reason."""
     quantiles = [f'p{q * 100:02.0f}' for q in modes.QUANTILES]
     columns = ['case', 'input', 'point', 'num_samples', 'empty_share', 'area_unit']
@@ -142,7 +139,7 @@ def write_table(output: pathlib.Path, results: Sequence[earlier.Result], failed:
     files.write_whole(output / earlier.TABLE, text.getvalue())
 
 
-def _rows(output: pathlib.Path, result: earlier.Result, quantiles: Sequence[str]) -> Iterator[dict]:
+def _rows(output: pathlib.Path, result: earlier.WrittenResult, quantiles: Sequence[str]) -> Iterator[dict]:
     summary = result.summary
     for said in summary['points'] or [summary]:
         first = said['modes'][0]

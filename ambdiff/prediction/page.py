@@ -5,8 +5,6 @@ Each point of a case has a row of its own, with its own answers. The page over a
 of them in memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import math
@@ -14,7 +12,6 @@ import pathlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +19,8 @@ from ambdiff import files
 from ambdiff.pages import case, figures
 from ambdiff.pages.frame import document, header
 from ambdiff.prediction import earlier, points
+from ambdiff.prediction.result import Finding, Result
 from ambdiff.text import printable
-
-if TYPE_CHECKING:  # which is above: it writes itself by this
-    from ambdiff.prediction.result import Finding, Prediction
 
 MOST_SLICES = 6  # of a volume that are shown, those on which the samples mark most
 TITLE = 'Plausible masks'
@@ -33,21 +28,21 @@ NOTICE = 'Research software, not a medical device. Masks are made by a model; no
 _ROW = re.compile('<!--case-->(.*?)<!--/case-->', re.DOTALL)
 
 
-def write(path: pathlib.Path, prediction: Prediction, names: Sequence[str], warnings: Sequence[str]) -> bytes:
+def write(path: pathlib.Path, prediction: Result, names: Sequence[str], warnings: Sequence[str]) -> bytes:
     """Writes the page of a case, which links the files of these names; returns its content."""
     content = ''.join(document(f'{prediction.title}: plausible masks', _parts(prediction, names, warnings), {}))
     path.write_bytes(content.encode())
     return content.encode()
 
 
-def notebook(prediction: Prediction) -> str:
+def notebook(prediction: Result) -> str:
     """The page of a case in a frame, for a notebook's cell."""
     content = ''.join(document(prediction.title, _parts(prediction, (), prediction.notes), {}))
     frame = 'width:100%;height:640px;border:0'
     return f'<iframe srcdoc="{html.escape(content, quote=True)}" style="{frame}" sandbox="allow-scripts"></iframe>'
 
 
-def _parts(prediction: Prediction, names: Sequence[str], warnings: Sequence[str]) -> Iterator[str]:
+def _parts(prediction: Result, names: Sequence[str], warnings: Sequence[str]) -> Iterator[str]:
     facts = {
         'input': prediction.title,
         **_facts(
@@ -66,7 +61,7 @@ def _parts(prediction: Prediction, names: Sequence[str], warnings: Sequence[str]
     yield '</div>'
 
 
-def _row(prediction: Prediction, finding: Finding, number: int, names: Sequence[str], warnings: Sequence[str]) -> str:
+def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str], warnings: Sequence[str]) -> str:
     """A case, or one point of it: its headline, which opens the pictures."""
     name = f'c{hashlib.sha256(prediction.name.encode()).hexdigest()[:10]}-{number}'
     body, thumbnail = '', ''
@@ -101,13 +96,13 @@ src="{thumbnail}" alt="" width="52" height="52"><b>{shown}</b>
 </details>"""
 
 
-def write_index(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapping[str, str]) -> None:
+def write_index(output: pathlib.Path, results: Sequence[earlier.WrittenResult], failed: Mapping[str, str]) -> None:
     """Writes index.html over these results; failed: {title: reason}."""
     title = f'{TITLE}: {len(results)} cases'
     files.write_whole(output / 'index.html', document(title, _index(output, results, failed), {}))
 
 
-def _index(output: pathlib.Path, results: Sequence[earlier.Result], failed: Mapping[str, str]) -> Iterator[str]:
+def _index(output: pathlib.Path, results: Sequence[earlier.WrittenResult], failed: Mapping[str, str]) -> Iterator[str]:
     summaries = [result.summary for result in results]
     facts = {'cases': str(len(results))}
     for key in _facts(summaries[0]) if summaries else ():
@@ -170,7 +165,7 @@ def _facts(summary: Mapping) -> dict[str, str]:
     }
 
 
-def _shown(prediction: Prediction, finding: Finding) -> list[tuple[int, tuple | None]]:
+def _shown(prediction: Result, finding: Finding) -> list[tuple[int, tuple | None]]:
     """(slice, point's box or None) of what is shown."""
     if finding.box:
         return [(finding.box[0], finding.box[1:])]

@@ -2,14 +2,12 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ambdiff import modes
 from ambdiff.data.files.volume import Volume
-from ambdiff.prediction import output, page
 from ambdiff.prediction.points import Point, text_of
 from ambdiff.prediction.samples import Samples
 from ambdiff.prediction.values import Window
@@ -118,7 +116,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
+class Result:
     """The samples of one image, and what they say; arrays are read-only.
 
     Attributes:
@@ -156,13 +154,6 @@ class Prediction:
     draws: str
     evaluations: float
     settings: Mapping
-
-    def __repr__(self) -> str:
-        sides = self.samples.shape[2:] if self.samples.shape[1] == 1 else self.samples.shape[1:]
-        shape = 'x'.join(map(str, sides))
-        at = lambda finding: '' if finding.at is None else f'at {text_of(finding.at)}: '
-        said = '; '.join(at(finding) + finding.headline for finding in self.findings)
-        return f'<ambdiff.Prediction {self.title}: {len(self.samples)} masks of {shape}; {said}>'
 
     @property
     def masks(self) -> np.ndarray:
@@ -239,28 +230,6 @@ class Prediction:
     def name_of(self, finding: Finding) -> str:
         """The title, with the point where there are several."""
         return self.title if finding.at is None else f'{self.title} at {text_of(finding.at)}'
-
-    def score(self, raters: np.ndarray) -> dict[str, float]:
-        """`ambdiff.score` of the samples against raters' masks.
-
-        raters: [M, H, W], of a volume [M, D, H, W]: bool, 0 and 1, 0 and 255, or the labels of several classes. Of a
-        volume the voxels of all slices count together.
-
-        Raises:
-          UserError: masks of another size, or values that are no mask.
-        """
-        from ambdiff.scoring import score
-
-        volume = self.samples.shape[1] > 1
-        return score(raters, self.masks, num_classes=self.samples.num_classes, volume=volume, draws=self.draws)
-
-    def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Writes masks, maps, summary.json and index.html into a new folder, whole or not at all; returns it."""
-        return output.save(self, pathlib.Path(folder))
-
-    def _repr_html_(self) -> str:
-        """The case of the page, for a notebook."""
-        return page.notebook(self)
 
 
 def _plain(array: np.ndarray, num_classes: int = 0, axis: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ from ambdiff.cli import fields
 
 
 @click.command(
-    cls=fields.Command,
+    cls=fields.ConfigCommand,
     examples=[
         'ambdiff check lidc:small --data.path=data_lidc.hdf5',
         'ambdiff check bone_us --data.path=cases --strict',

@@ -8,7 +8,7 @@ from ambdiff.cli import style
 
 
 @click.command(
-    cls=style.Command,
+    cls=style.Subcommand,
     examples=[
         'ambdiff compare runs/first runs/second',
         'ambdiff compare runs/mine/evaluation scores_of_another_program -o comparison',
@@ -37,7 +37,7 @@ def command(runs, output) -> None:
 
     commands.keep_compiled()
     found = compare.compare(runs, output)
-    click.echo(compare.format_table(found))
+    click.echo(compare.format_differences(found))
     for note in found.notes:
         click.echo(note)
     click.echo(f'{output / "compare.html"}')

@@ -6,7 +6,7 @@ from ambdiff.cli import fields
 
 
 @click.command(
-    cls=fields.Command,
+    cls=fields.ConfigCommand,
     examples=[
         'ambdiff convert lidc --from-torch=savedmodel.pt -o runs/released',
         'ambdiff convert lidc:small --to-safetensors=runs/mine -o mine.safetensors',

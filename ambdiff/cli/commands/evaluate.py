@@ -6,7 +6,7 @@ from ambdiff.cli import fields
 
 
 @click.command(
-    cls=fields.Command,
+    cls=fields.ConfigCommand,
     examples=[
         'ambdiff evaluate lidc:small --weights=lidc_small --data.path=data_lidc.hdf5',
         'ambdiff evaluate lidc:small --data.path=data_lidc.hdf5 -o runs/mine',

@@ -19,7 +19,7 @@ class _Weights(click.ParamType):
 
 
 @click.command(
-    cls=style.Command,
+    cls=style.Subcommand,
     examples=[
         'ambdiff predict scan.dcm --at 210,143',
         'ambdiff predict scans/ -n 32 -o out --weights=runs/mine',

@@ -10,7 +10,7 @@ _PLACE = {'type': click.Path(path_type=pathlib.Path), 'metavar': 'DIR_OR_NPZ'}
 
 
 @click.command(
-    cls=fields.Command,
+    cls=fields.ConfigCommand,
     examples=[
         'ambdiff score --raters=cases --samples=drawn -o scores',
         'ambdiff score --samples=runs/mine/evaluation/masks.npz -o scores',

@@ -6,7 +6,7 @@ from ambdiff.cli import fields
 
 
 @click.command(
-    cls=fields.Command,
+    cls=fields.ConfigCommand,
     examples=[
         'ambdiff train lidc:simulated --train.num_steps=200',
         'ambdiff train lidc:small --data.path=data_lidc.hdf5 -o runs/mine',

@@ -9,7 +9,7 @@ from ambdiff import packaged
 from ambdiff.cli import style
 
 
-@click.command(cls=style.Command, examples=['ambdiff weights'])
+@click.command(cls=style.Subcommand, examples=['ambdiff weights'])
 def command() -> None:
     """List the weights that come along: what they were trained on, the input they expect, and what a mask costs.
 

@@ -32,6 +32,7 @@ from ambdiff.data.files import intensity
 from ambdiff.data.lidc import crop, outlines, readings, tree
 from ambdiff.data.lidc import splits as lidc_splits
 from ambdiff.errors import UserError
+from ambdiff.text import short_digest
 
 LITERATURE = '15,096 slices of 875 series in the pickle that most published numbers are of'
 
@@ -103,7 +104,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         root = pathlib.Path(config.path or dl_manager.manual_dir).expanduser().absolute()
         home = pathlib.Path(self.data_dir)
-        name = built.digest(str(root))
+        name = short_digest(str(root))
         scans, faults = tree.index(root, home.parents[1] / f'headers-{name}.json')
         read, patient_of = readings.by_series(config.outlines, scans, faults)
         split_of = lidc_splits.divide(config.split, patient_of)
@@ -139,7 +140,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
 def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcConfig) -> pathlib.Path:
     """Where the crops of each series wait until all are there, beside the finished data set `home`."""
     settings = (str(root), config.outlines, config.image_size, config.spacing)
-    return home.parent / f'parts-{version}-{built.digest(repr(settings))}'
+    return home.parent / f'parts-{version}-{short_digest(repr(settings))}'
 
 
 def _crop_all(wanted, scans, read, parts, faults, config):
@@ -274,7 +275,7 @@ def _opened(data):
     path = pathlib.Path(data.path).expanduser().absolute()
     file = str(pathlib.Path(data.outlines).expanduser().absolute()) if data.outlines else ''
     # Another tree or other outlines are another data set; the tree may be deleted once it is built.
-    name = built.digest(repr((str(path), file)))
+    name = short_digest(repr((str(path), file)))
     resampled = f'_{data.spacing:g}mm' if data.spacing else ''
     config = LidcConfig(
         name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',

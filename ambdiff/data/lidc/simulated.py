@@ -26,7 +26,7 @@ from ambdiff.errors import UserError
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class LidcConfig(tfds.core.BuilderConfig):
+class SimulatedLidcConfig(tfds.core.BuilderConfig):
     """Crops of image_size^2 native pixels; max_patients > 0 builds from so many patients only."""
 
     image_size: int = 64
@@ -39,8 +39,8 @@ class LidcSimulated(tfds.core.GeneratorBasedBuilder):
     # A change of the images is a new version: a folder built before is not read as the new data.
     VERSION = tfds.core.Version(f'{phantom.VERSION}.0.0')
     BUILDER_CONFIGS = [  # noqa: RUF012
-        LidcConfig(name='64', image_size=64, description='64 x 64 native pixels'),
-        LidcConfig(name='128', image_size=128, description='128 x 128 native pixels'),
+        SimulatedLidcConfig(name='64', image_size=64, description='64 x 64 native pixels'),
+        SimulatedLidcConfig(name='128', image_size=128, description='128 x 128 native pixels'),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -153,7 +153,7 @@ def open_split(build_dir: str | os.PathLike, image_size: int, split: str, max_pa
         raise UserError(f"split '{split}' does not exist; choose {', '.join(SPLITS)}")
     config = str(image_size)
     if max_patients:
-        config = LidcConfig(
+        config = SimulatedLidcConfig(
             name=f'{image_size}_of_{max_patients}_patients', image_size=image_size, max_patients=max_patients
         )
     builder = built.opened(LidcSimulated, build_dir, config=config)

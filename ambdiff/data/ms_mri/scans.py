@@ -30,6 +30,7 @@ from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
 from ambdiff.data.source import Faulty
 from ambdiff.errors import UserError
+from ambdiff.text import short_digest
 
 SEQUENCES = ('flair', 'mprage', 't2', 'pd')
 _NUM_RATERS = 2
@@ -236,7 +237,7 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
                 *slices,
                 case=f'{subject}_{visit}',
                 patient=subject,
-                index=int(built.digest(f'{subject}_{visit}'), 16) + int(z),  # the raters' order is the slice's own
+                index=int(short_digest(f'{subject}_{visit}'), 16) + int(z),  # the raters' order is the slice's own
                 size=size,
                 fit=config.fit,
                 spacing=spacing,

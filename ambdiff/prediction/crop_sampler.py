@@ -1,4 +1,4 @@
-"""Weights with what they were trained for, ready to sample crops."""
+"""Samples crops: weights with what they were trained for, on this process's devices."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ _MATTERS = ('model', 'diffusion', 'method', 'sample')
 _DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
 
 
-class Model:
-    """Weights and their config, on this process's devices."""
+class CropSampler:
+    """What samples crops in `flow`: `config`, `weights` (what is told of them) and `sampler` beside `sample_crops`."""
 
     def __init__(self, path: str):
         """path: a .safetensors file, a workdir or the folder of a step.
