@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ambdiff import metrics, report
-from ambdiff.evaluation import scores
+from ambdiff import metrics
+from ambdiff.evaluation import report, scores
 from ambdiff.pages import case, figures, plots
 
 

@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ambdiff import files, report
+from ambdiff import files
+from ambdiff.evaluation import report
 from ambdiff.evaluation.cases import Cases
 from ambdiff.evaluation.scores import Means, Scores
 

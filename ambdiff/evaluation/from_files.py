@@ -6,7 +6,9 @@ import pathlib
 import ml_collections
 
 from ambdiff.errors import UserError
-from ambdiff.evaluation import drawn, files, matched, scores
+from ambdiff.evaluation import files, matched, scores
+from ambdiff.evaluation.given_masks.find import find
+from ambdiff.evaluation.given_masks.masks import RATERS, SAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,11 @@ def score(request: Request, folder: pathlib.Path) -> dict:
       UserError: a file cannot be read, or what it holds does not fit; one line that names the case and the cure.
     """
     data, of_raters = request.data, request.raters or request.samples
-    samples = drawn.find(request.samples, drawn.SAMPLES, data, request.split)
+    samples = find(request.samples, SAMPLES, data, request.split)
     height = lambda: next(iter(samples.masks.values()))().shape[2]
-    raters = drawn.find(of_raters, drawn.RATERS, data, request.split, height=height)
+    raters = find(of_raters, RATERS, data, request.split, height=height)
     if request.samples.is_dir():  # the names of files are understood beside the raters' cases
-        samples = drawn.find(request.samples, drawn.SAMPLES, data, request.split, raters.masks)
+        samples = find(request.samples, SAMPLES, data, request.split, raters.masks)
     draws = request.draws or samples.draws or 'independent'
     if draws == 'dependent' and request.number:
         raise UserError(
@@ -65,7 +67,7 @@ def score(request: Request, folder: pathlib.Path) -> dict:
     found = matched.match(raters, samples, patients, request.only_common, request.number)
     others = None
     if request.train:
-        train = drawn.find(request.train, drawn.RATERS, data, 'train', height=height)
+        train = find(request.train, RATERS, data, 'train', height=height)
         others = matched.training_masks(train, found, raters)
     figures = scores.compute(
         found.cases.raters,

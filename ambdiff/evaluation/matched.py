@@ -10,8 +10,7 @@ import numpy as np
 from ambdiff.data.files import tables
 from ambdiff.errors import UserError
 from ambdiff.evaluation.cases import Cases
-from ambdiff.evaluation.drawn import Drawn
-from ambdiff.evaluation.drawn_folder import size
+from ambdiff.evaluation.given_masks.masks import GivenMasks, size
 
 _MAX_PIXELS = 1 << 24  # that `ambdiff.metrics` counts exactly
 
@@ -31,7 +30,9 @@ class Matched:
     shape: tuple[int, int, int] | None
 
 
-def match(raters: Drawn, samples: Drawn, patients: dict[str, str], only_common: bool, number: int | None) -> Matched:
+def match(
+    raters: GivenMasks, samples: GivenMasks, patients: dict[str, str], only_common: bool, number: int | None
+) -> Matched:
     """The cases of both sides, in the raters' order.
 
     The voxels of a volume count together, as of one wide image. Where cases differ in size, or are volumes, each is cut
@@ -103,7 +104,7 @@ def patients_of(table: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def training_masks(train: Drawn, matched: Matched, raters: Drawn) -> tuple[np.ndarray, np.ndarray]:
+def training_masks(train: GivenMasks, matched: Matched, raters: GivenMasks) -> tuple[np.ndarray, np.ndarray]:
     """Masks [K, M, H, W] of other patients and present [K, M].
 
     Raises:
@@ -128,7 +129,7 @@ def training_masks(train: Drawn, matched: Matched, raters: Drawn) -> tuple[np.nd
     return padded, np.stack([np.arange(most) < len(here) for here in masks])
 
 
-def _common(raters: Drawn, samples: Drawn, only_common: bool) -> list[str]:
+def _common(raters: GivenMasks, samples: GivenMasks, only_common: bool) -> list[str]:
     """The cases that are scored."""
     names = [name for name in raters.masks if name in samples.masks]
     if not names:

@@ -4,10 +4,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from ambdiff import methods, metrics, report, sampling, streams
+from ambdiff import methods, metrics, sampling, streams
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
+from ambdiff.evaluation import report
 from ambdiff.methods.kit.contract import Weights
 from ambdiff.runtime import hosts, sharding
 

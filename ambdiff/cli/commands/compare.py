@@ -33,11 +33,11 @@ def command(runs, output) -> None:
     if output.exists() and not output.is_dir():
         raise click.UsageError(f'{output} is a file; name a folder to write to (-o)')
     from ambdiff import command as commands
-    from ambdiff.evaluation import compare
+    from ambdiff.evaluation.comparison import files
 
     commands.keep_compiled()
-    found = compare.compare(runs, output)
-    click.echo(compare.format_differences(found))
+    found = files.compare(runs, output)
+    click.echo(files.format_differences(found))
     for note in found.notes:
         click.echo(note)
     click.echo(f'{output / "compare.html"}')

@@ -2,24 +2,21 @@
 
 import html
 import math
-import typing
 from collections.abc import Iterable
 
 import numpy as np
 
-from ambdiff import report
+from ambdiff.evaluation import report
+from ambdiff.evaluation.comparison.paired import Comparison
 from ambdiff.pages import plots
 from ambdiff.pages.case import number, strips
 from ambdiff.pages.frame import document, header
-
-if typing.TYPE_CHECKING:
-    from ambdiff.evaluation.compare import Comparison
 
 _CASES = 12  # shown
 _COLUMNS = tuple(row for row in (*report.METRICS, *report.OLDER) if row[0] != 'calibration')
 
 
-def page(found: 'Comparison') -> Iterable[str]:
+def page(found: Comparison) -> Iterable[str]:
     """The page, in pieces of text."""
     draws = ', '.join(dict.fromkeys(found.draws))
     facts = {

@@ -18,7 +18,7 @@ import numpy as np
 from ambdiff.data.files import cases as case_files
 from ambdiff.data.files import masks as mask_files
 from ambdiff.errors import UserError
-from ambdiff.evaluation.drawn import RATERS, SAMPLES, Drawn
+from ambdiff.evaluation.given_masks.masks import RATERS, SAMPLES, GivenMasks, size
 
 _FILE = re.compile(r'(.+?)\.(png|jpe?g|tiff?|nii|nii\.gz)', re.IGNORECASE)
 _NUMBERED = re.compile(r'(.+)_([0-9]+)')
@@ -27,8 +27,8 @@ _NO_MASK = re.compile(r'(image|probability|disagreement)\..*', re.IGNORECASE)
 _MAX_FILES = 1_000_000
 
 
-def find(root: pathlib.Path, kind: str, num_classes: int, known: Collection[str]) -> Drawn:
-    """The masks of one side in a folder; see `ambdiff.evaluation.drawn.find`."""
+def find(root: pathlib.Path, kind: str, num_classes: int, known: Collection[str]) -> GivenMasks:
+    """The masks of one side in a folder; see `find.find`."""
     folders = collections.defaultdict(list)
     for number, path in enumerate(root.rglob('*')):
         if number > _MAX_FILES:
@@ -53,7 +53,7 @@ def find(root: pathlib.Path, kind: str, num_classes: int, known: Collection[str]
             masks[case] = files
     if not masks:
         raise UserError(f'--{kind}={root}: holds images and no masks; {kind} are CASE/{_example(kind)}')
-    return Drawn(root, {case: lambda files=files: _stack(files, num_classes) for case, files in masks.items()})
+    return GivenMasks(root, {case: lambda files=files: _stack(files, num_classes) for case, files in masks.items()})
 
 
 def _stack(files, num_classes) -> np.ndarray:
@@ -68,12 +68,6 @@ def _stack(files, num_classes) -> np.ndarray:
         first = masks if first is None else first
         parts.append(masks)
     return np.concatenate(parts)
-
-
-def size(masks: np.ndarray) -> str:
-    """'64x64', or '12 slices of 64x64', of masks [K, Z, H, W]."""
-    slices, height, width = masks.shape[1:]
-    return f'{height}x{width}' if slices == 1 else f'{slices} slices of {height}x{width}'
 
 
 def _check_side(root, kind, paths):

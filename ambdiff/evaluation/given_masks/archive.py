@@ -17,7 +17,7 @@ import numpy as np
 from ambdiff import metrics
 from ambdiff.data.files import masks as mask_files
 from ambdiff.errors import UserError
-from ambdiff.evaluation.drawn import RATERS, SAMPLES, Drawn
+from ambdiff.evaluation.given_masks.masks import RATERS, SAMPLES, GivenMasks
 
 _MAX_RATIO = 1100  # deflate's own limit is 1032
 _MAX_BYTES = 1 << 33  # of one array
@@ -31,8 +31,8 @@ def matches(path: pathlib.Path) -> bool:
         return bool(names := file.namelist()) and all(name.endswith('.npy') for name in names)
 
 
-def find(path: pathlib.Path, kind: str, num_classes: int) -> Drawn:
-    """The masks of one side in an archive; see `ambdiff.evaluation.drawn.find`."""
+def find(path: pathlib.Path, kind: str, num_classes: int) -> GivenMasks:
+    """The masks of one side in an archive; see `find.find`."""
     arrays = _read(path)
     if not {RATERS, SAMPLES} & arrays.keys():
         return _plain(path, arrays, num_classes)
@@ -71,7 +71,7 @@ def find(path: pathlib.Path, kind: str, num_classes: int) -> Drawn:
             here = np.unpackbits(here, axis=-1, count=width)
         return mask_files.labels(f'{path}: {names[row]}', here, num_classes)[:, None]
 
-    return Drawn(
+    return GivenMasks(
         path,
         {name: lambda row=row: read(row) for row, name in enumerate(names)},
         dict(zip(names, patients, strict=True)),
@@ -92,7 +92,7 @@ def _images(path, arrays, names, height, width) -> dict[str, np.ndarray]:
     return {name: images[row].astype(np.float32) / 255 for row, name in enumerate(names)}
 
 
-def _plain(path, arrays, num_classes) -> Drawn:
+def _plain(path, arrays, num_classes) -> GivenMasks:
     def read(name):
         array = arrays[name]
         array = array[:, None] if array.ndim == 3 else array
@@ -103,7 +103,7 @@ def _plain(path, arrays, num_classes) -> Drawn:
             raise UserError(
                 f'{path}: `{name}` is {_shape(array)}; the masks of a case are [K, H, W], or [K, D, H, W] of a volume'
             )
-    return Drawn(path, {name: lambda name=name: read(name) for name in arrays})
+    return GivenMasks(path, {name: lambda name=name: read(name) for name in arrays})
 
 
 def _width(path, masks, arrays) -> int:

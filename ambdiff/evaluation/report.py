@@ -314,9 +314,3 @@ def _pm(mean: float, error: float) -> str:
     if not math.isfinite(mean):
         return '–'
     return f'{number(mean)}<small>± {number(error)}</small>'
-
-
-if __name__ == '__main__':
-    from ambdiff import command
-
-    command.elsewhere('report', 'ambdiff evaluate CONFIG and ambdiff score write reports')
