@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ambdiff.errors import UserError
 from ambdiff.models import layers
 
 Array = jax.Array
@@ -86,6 +87,19 @@ class ConvUNet(nn.Module):
             for _ in range(self.num_layers):
                 x = ConvLayer(features, num_groups=self.num_groups, dtype=self.dtype)(x)
         return x, coarsest
+
+
+def check(filters: tuple[int, ...], num_groups: int, image_size: int) -> None:
+    """Raises UserError where config.method's filters or num_groups do not suit images of this size."""
+    if not filters:
+        raise UserError('config.method.filters needs one number of channels a level, and at least one level')
+    if num_groups and any(features % num_groups for features in filters):
+        raise UserError(f'config.method.filters={tuple(filters)} must be multiples of num_groups={num_groups}')
+    if image_size % 2 ** (len(filters) - 1):
+        raise UserError(
+            f'config.data.image_size={image_size} is not a multiple of {2 ** (len(filters) - 1)}, the down-sampling of '
+            f'the {len(filters)} levels of config.method.filters'
+        )
 
 
 def activation_bytes(filters: tuple[int, ...], height: int, width: int, itemsize: int = 4) -> int:
