@@ -6,8 +6,9 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import tiny
 
-from ambdiff import dihedral, methods
+from ambdiff import dihedral, methods, train
 from ambdiff.data import sources
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -48,6 +49,29 @@ def test_the_simulated_variant_needs_no_data_says_so_and_is_small(name):
 
 def test_simulated_ct_is_the_demo():
     assert get_config('lidc', 'simulated').to_dict() == get_config('demo').to_dict()
+
+
+def test_base_is_the_design_of_small_for_an_accelerator_and_costs_what_it_states(tmp_path):
+    config = get_config('lidc', 'base')
+    assert (config.method.name, config.data.image_size, config.sample.noise) == ('level_sets', 128, 'independent')
+    assert 16e6 < count(config) < 18e6
+    method = methods.create(config)
+    image = jax.ShapeDtypeStruct((1, 128, 128, 1), np.float32)
+    params = jax.eval_shape(method.init, jax.random.key(0), {'image': image})[0]
+    evaluation = jax.jit(lambda params, image: method._outputs(params, image)[0])
+    assert 4.2e9 < evaluation.lower(params, image).cost_analysis()['flops'] < 4.4e9
+
+    smaller = {'model.channels': 8, 'model.num_res_blocks': 1, 'model.num_groups': 4, 'model.num_heads': 2}
+    fewer = {'train.num_steps': 2, 'train.batch_size': 2, 'train.checkpoint_every': 2, 'train.sample_every': 0}
+    for field, value in {
+        **smaller,
+        **fewer,
+        'data.path': str(tiny.write_hdf5(tmp_path / 'data.hdf5', size=130)),
+    }.items():
+        group, name = field.split('.')
+        config[group][name] = value
+    assert train.train(config, tmp_path / 'run')
+    assert (tmp_path / 'run' / 'checkpoints' / '2').is_dir()
 
 
 @pytest.mark.parametrize('name', ['lidc', 'bone_us', 'ms_mri'])
