@@ -4,8 +4,10 @@ import contextlib
 import math
 import re
 import time
+from collections.abc import Callable, Iterator
 
 import jax
+from jax.extend import core
 
 # Dense bf16 peak of one chip, FLOP/s. NVIDIA: data sheets of H200, H100 (SXM), A100 and L4, without sparsity; TPU:
 # cloud.google.com/tpu/docs, "System architecture" of each version.
@@ -31,6 +33,58 @@ def of(compiled: jax.stages.Compiled) -> float:
     """
     cost = compiled.cost_analysis() or {}
     return float(cost.get('flops', 0.0)) * jax.device_count()
+
+
+def of_function(function: Callable, *arguments) -> float:
+    """FLOPs of one call by the compiler's count, a loop's body counted as often as it runs; nothing is compiled.
+
+    XLA counts the body of a loop once. So each `scan` (`lax.map` and `fori_loop` of known bounds are scans) is counted
+    by itself and put in the place of what XLA made of it, whatever it stands in. Of a `while` nobody knows how often it
+    runs: once, as XLA says. Of a `cond` the most expensive branch counts. Elementwise operations count one for each
+    element, transcendental ones (exp, tanh) none, a product of matrices or a convolution two for each multiplication.
+
+    Args:
+      function: a pure function of JAX, jitted or not.
+      arguments: arrays, or jax.ShapeDtypeStruct, in any trees.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments))
+
+
+def _count(program: core.ClosedJaxpr) -> float:
+    """`of_function` of a traced program."""
+    total = _counted_once(program)
+    for equation in program.jaxpr.eqns:
+        inner = list(_programs(equation.params))
+        if equation.primitive.name == 'scan':
+            length, unrolled = (equation.params[name] for name in ('length', 'unroll'))
+            seen = length if unrolled >= length else unrolled + length % unrolled
+            total += length * _count(inner[0]) - seen * _counted_once(inner[0])
+        elif any(map(_has_loop, inner)):
+            over = max if equation.primitive.name == 'cond' else sum
+            total += over(map(_count, inner)) - over(map(_counted_once, inner))
+    return total
+
+
+def _counted_once(program: core.ClosedJaxpr) -> float:
+    """XLA's own count of a program, with loops once."""
+    arguments = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.in_avals]
+    cost = jax.jit(core.jaxpr_as_fun(program)).lower(*arguments).cost_analysis() or {}
+    return float(cost.get('flops', 0.0))
+
+
+def _programs(parameters: dict) -> Iterator[core.ClosedJaxpr]:
+    """The programs that an operation runs: a loop's body, a conditional's branches, what is jitted or recomputed."""
+    for value in parameters.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, core.ClosedJaxpr):
+                yield one
+            elif isinstance(one, core.Jaxpr):
+                yield core.ClosedJaxpr(one, ())
+
+
+def _has_loop(program: core.ClosedJaxpr) -> bool:
+    equations = program.jaxpr.eqns
+    return any(e.primitive.name == 'scan' or any(map(_has_loop, _programs(e.params))) for e in equations)
 
 
 def communicated(compiled: jax.stages.Compiled) -> dict[str, int]:
