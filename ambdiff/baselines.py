@@ -3,6 +3,8 @@
 - `empty`: nothing, N times. What a model that never dares to mark anything gets.
 - `other_patients`: N masks drawn uniformly over (training case, rater), whatever the image. It
   knows how lesions look, not where this one is: a model no better than it ignores its input.
+- `majority`: what at least half of the image's own raters mark, N times: the best single answer, from the very masks it
+  is measured on. A model that answers as surely as this has no spread, and pays for it.
 - `rater_vs_rest`: each rater as the single sample against the others: what one human answer scores.
 - `raters_resampled`: N draws with replacement from the image's own raters: an oracle that has seen the very masks it is
   measured on. No model can know these; what one can hope for is the ideal level of `ambdiff.metrics`.
@@ -40,6 +42,18 @@ def raters_resampled(raters: np.ndarray, present: np.ndarray, num_samples: int, 
     first = np.argsort(~present, axis=1, kind='stable')
     chosen = rng.integers(present.sum(1)[:, None], size=(len(raters), num_samples))
     return raters[np.arange(len(raters))[:, None], np.take_along_axis(first, chosen, axis=1)]
+
+
+def majority(raters: np.ndarray, present: np.ndarray, num_samples: int) -> np.ndarray:
+    """Raters [B, M, H, W] -> what at least half of those there mark with one label, N times: [B, N, H, W].
+
+    Of several labels that are marked so often, the smallest; of the same type as the raters'.
+    """
+    best = np.zeros((len(raters), *raters.shape[2:]), raters.dtype)
+    for label in range(int(raters.max()), 0, -1):
+        votes = ((raters == label) & present[..., None, None]).sum(1)
+        best[2 * votes >= present.sum(1)[:, None, None]] = label
+    return np.repeat(best[:, None], num_samples, axis=1)
 
 
 def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from ambdiff.runtime.checkpoint import check_architecture, load_config, load_wei
 logger = logging.getLogger(__name__)
 
 
-def _masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndarray, np.ndarray]:
+def masks_of_others(config: ml_collections.ConfigDict, source) -> tuple[np.ndarray, np.ndarray]:
     """Masks [K, M, H, W] and present [K, M] of the training split, or of this one if the data has no other."""
     try:
         source = sources.open_source(config.data, 'train')
@@ -121,7 +121,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step, warn
         draws=sampler.draws,
         num_classes=config.data.num_classes,
         seed=config.seed,
-        others=_masks_of_others(config, source),
+        others=masks_of_others(config, source),
         fresh=_fresh_answers(config, source, chosen),
     )
     result = {

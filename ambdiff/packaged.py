@@ -73,7 +73,7 @@ def config(name_or_path: str | os.PathLike) -> str:
     ambdiff.errors.UserError: there is no config 'lidcs:small' here: did you mean lidc:small?
     """
     given = _text(name_or_path, 'a config')
-    file, colon, variant = _split(given)
+    file, colon, variant = split(given)
     if file in config_names():
         return f'{_folder("configs") / file}.py{colon}{variant}'
     if _exists(file):
@@ -85,8 +85,8 @@ def config(name_or_path: str | os.PathLike) -> str:
     raise UserError(f'there is no config {printable(given)!r} here: {meant}')
 
 
-def _split(given: str) -> tuple[str, str, str]:
-    """(file, ':' or '', variant); the colon after a drive (C:\\..) is none."""
+def split(given: str) -> tuple[str, str, str]:
+    """'FILE.py:VARIANT' -> (file, ':' or '', variant); the colon after a drive (C:\\..) is none."""
     drive, rest = os.path.splitdrive(given)
     file, colon, variant = rest.partition(':')
     return drive + file, colon, variant

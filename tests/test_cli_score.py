@@ -89,7 +89,7 @@ def expected(masks):
     _, patients, raters, samples = masks
     present = np.ones(raters.shape[:2], bool)
     found = scores.compute(raters, present, samples, patients=patients, draws='independent', num_classes=1, seed=0)
-    return json.loads(json.dumps(files._finite(found.as_json())))
+    return json.loads(json.dumps(files.without_nan(found.as_json())))
 
 
 def table(path, names, patients):

@@ -18,6 +18,7 @@ COMMANDS = {  # name: (file of ambdiff/cli/commands, what it does)
     'predict': ('predict', 'Sample plausible masks of your own images.'),
     'score': ('score_masks', 'Score masks that any program made against raters’ masks.'),
     'compare': ('compare', 'Compare scored runs on the same images.'),
+    'league': ('league', 'Train several methods on the same data, and set them side by side.'),
     'check': ('check', 'Read a data set once: what it holds and what is faulty.'),
     'convert': ('convert', 'Convert weights from and to the released PyTorch code, or pack them.'),
     'weights': ('weights', 'List the weights that come along.'),

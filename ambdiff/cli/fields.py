@@ -49,7 +49,7 @@ class ConfigCommand(style.Subcommand):
             )
 
 
-class _Name(click.ParamType):
+class ConfigName(click.ParamType):
     """A config by name or file, completed by the names that come along."""
 
     name = 'config'
@@ -62,7 +62,7 @@ class _Name(click.ParamType):
 
 def argument(function: Callable) -> Callable:
     """The argument CONFIG."""
-    return click.argument('config', type=_Name())(function)
+    return click.argument('config', type=ConfigName())(function)
 
 
 def load(name: str, **more: Any):
@@ -75,8 +75,13 @@ def load(name: str, **more: Any):
     # What parses fields takes longer than a typing mistake should.
     from ambdiff import command
 
-    given = [f'{field}={value}' for field, value in more.items() if value is not None]
-    return command.parse_config(file, [*click.get_current_context().meta[_GIVEN], *given]), file
+    own = [f'{field}={value}' for field, value in more.items() if value is not None]
+    return command.parse_config(file, [*given(), *own]), file
+
+
+def given() -> list[str]:
+    """The fields of the command line in hand, 'group.field=value' each."""
+    return list(click.get_current_context().meta[_GIVEN])
 
 
 def data(**more: Any):
@@ -87,9 +92,8 @@ def data(**more: Any):
     """
     from ambdiff import command
 
-    given = [f'data.{field}={value}' for field, value in {'image_size': 0, **more}.items()]
-    fields = click.get_current_context().meta[_GIVEN]
-    return command.parse_config(packaged.config('lidc'), [*given, *fields]).data
+    own = [f'data.{field}={value}' for field, value in {'image_size': 0, **more}.items()]
+    return command.parse_config(packaged.config('lidc'), [*own, *given()]).data
 
 
 def folder(given: str | None, file: str) -> pathlib.Path:

@@ -59,7 +59,7 @@ def write(
         per_image.write(per_image_table(scores, cases).encode())
         _pack(masks, cases, samples, num_classes, scores.draws)
         html.writelines(piece.encode() for piece in page)
-        summary.write(json.dumps(_finite(result), indent=2, allow_nan=False).encode())
+        summary.write(json.dumps(without_nan(result), indent=2, allow_nan=False).encode())
 
 
 def per_image_table(scores: Scores, cases: Cases) -> str:
@@ -122,10 +122,10 @@ def _pack(file: BinaryIO, cases: Cases, samples: np.ndarray, num_classes: int, d
     )
 
 
-def _finite(value):
-    """The same tree with NaN as None: JSON has no NaN."""
+def without_nan(value):
+    """The same tree with what is not finite as None: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

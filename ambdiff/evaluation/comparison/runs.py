@@ -49,7 +49,7 @@ def opened(places: Sequence[pathlib.Path]) -> list[Run]:
         raise UserError(f'one run ({places[0]}) is nothing to compare; name two or more')
     short = [(folder.parent if folder.name == 'evaluation' else folder).resolve().name for folder in folders]
     names = [str(place) if short.count(name) > 1 else name for place, name in zip(places, short, strict=True)]
-    return [_run(name, folder) for name, folder in zip(names, folders, strict=True)]
+    return [open_run(name, folder) for name, folder in zip(names, folders, strict=True)]
 
 
 def _folder(place: pathlib.Path) -> pathlib.Path:
@@ -65,7 +65,12 @@ def _folder(place: pathlib.Path) -> pathlib.Path:
     )
 
 
-def _run(name: str, folder: pathlib.Path) -> Run:
+def open_run(name: str, folder: pathlib.Path) -> Run:
+    """The evaluation in a folder, under a name.
+
+    Raises:
+      UserError: what is there cannot be read, or contradicts itself.
+    """
     path = folder / 'metrics.json'
     try:
         if path.stat().st_size > _MOST_JSON:
