@@ -55,15 +55,13 @@ def learn(
     size: int = 8,
     seed: int = 0,
 ) -> Learned:
-    """Trains a method by Adam and samples it; initialisation, all steps and samples are one compiled program."""
-    given = batch(batch_size, size)
-    optimiser = optax.adam(learning_rate)
+    """Trains a method by Adam to a learning rate of 0, all steps in one compiled program, and samples it."""
+    given = jax.tree.map(jnp.asarray, batch(batch_size, size))
+    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    init_key, loss_key, sample_key = jax.random.split(jax.random.key(seed), 3)
 
     @functools.partial(jax.jit, compiler_options=OPTIMISED)
-    def run(key, given):
-        init_key, loss_key, sample_key = jax.random.split(key, 3)
-        params, state = method.init(init_key, given)
-
+    def train(params, state, given, keys):
         def step(carry, key):
             params, state, opt_state = carry
 
@@ -76,12 +74,13 @@ def learn(
             return (optax.apply_updates(params, updates), state, opt_state), loss
 
         start = (params, state, optimiser.init(params))
-        (params, state, _), loss = jax.lax.scan(step, start, jax.random.split(loss_key, steps))
-        image = given['image'][:1]
-        masks = method.sample(params, state, image, sample_key[None], num_samples)[0]
-        return masks, loss
+        (params, state, _), loss = jax.lax.scan(step, start, keys)
+        return params, state, loss
 
-    masks, loss = map(np.asarray, run(jax.random.key(seed), jax.tree.map(jnp.asarray, given)))
-    answers = given['masks'][0, [0, -1]]
+    params, state = jax.jit(method.init)(init_key, given)
+    params, state, loss = train(params, state, given, jax.random.split(loss_key, steps))
+    sample = jax.jit(lambda *arguments: method.sample(*arguments, num_samples))
+    masks = np.asarray(sample(params, state, given['image'][:1], sample_key[None])[0])
+    answers = np.asarray(given['masks'])[0, [0, -1]]
     away = (masks[:, None] != answers[None]).sum((2, 3))
-    return Learned(float((away[:, 0] < away[:, 1]).mean()), float(away.min(1).mean()), masks, loss)
+    return Learned(float((away[:, 0] < away[:, 1]).mean()), float(away.min(1).mean()), masks, np.asarray(loss))

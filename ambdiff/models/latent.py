@@ -14,6 +14,8 @@ One Gaussian's KL to another is in closed form; a mixture's is a Monte Carlo mea
 log sigma is kept within [-8, 8]: in the public codes it can run away, and then the KL is not a number.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -102,12 +104,15 @@ class LatentEncoder(nn.Module):
     components: int = 4
     filters: tuple[int, ...] = (32, 64, 128, 192)
     num_layers: int = 3
+    num_groups: int = 0
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Latent:
         """x: the image, for a posterior with a rater's mask behind it, [B, H, W, C]."""
         dim = self.latent_dim
-        h = ConvEncoder(self.filters, self.num_layers, name='down')(x)[-1].mean((1, 2))
+        down = ConvEncoder(self.filters, self.num_layers, self.num_groups, self.dtype, name='down')
+        h = down(x)[-1].astype(jnp.float32).mean((1, 2))
         affine = lambda name, size: nn.Dense(size, kernel_init=HE, bias_init=SMALL, name=name)(h)
         count = self.components if self.family == 'mixture' else 1
         mean = affine('mean', count * dim).reshape(-1, count, dim)
