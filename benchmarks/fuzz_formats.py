@@ -11,9 +11,10 @@ from fuzz_damage import dicom_elements, nifti_fields, pickle_code, png_chunks, s
 from ambdiff import config_saved
 from ambdiff.config import default
 from ambdiff.data import check, sources, splits
-from ambdiff.data.files import images, tables
+from ambdiff.data.files import hdf5, images, tables
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.lidc import outlines, xml
+from ambdiff.data.pattern import presets
 from ambdiff.errors import UserError
 from ambdiff.prediction import earlier
 from ambdiff.runtime import integrity, weights_file
@@ -30,6 +31,29 @@ def _examine(path):
     for fault in check.examine(_settings(path, num_raters=2))[2]:
         if 'cannot be read (' in fault and 'Error: ' in fault:
             raise RuntimeError(fault)
+
+
+def _examine_pattern(path):
+    """As `_examine`, by a pattern that reads the same tree: pictures, structures and HDF5."""
+    data = {'num_raters': 2, 'pattern': 'image=image.png,mask=mask_*.(png|tif)', 'num_classes': 1}
+    for changes in (
+        data,
+        data | {'pattern': 'image=image.png,mask=mask_{structure}.png,classes=a:b', 'num_classes': 2},
+    ):
+        for fault in check.examine(_settings(path, **changes))[2]:
+            if 'cannot be read (' in fault and 'Error: ' in fault:
+                raise RuntimeError(fault)
+
+
+def _data_set(path):
+    hdf5.read(path, 'train/images')
+    hdf5.names(path)
+
+
+def _pattern(path):
+    found = presets.pattern_of(path.read_text(errors='replace'))
+    for place in (*found.images, *found.masks):
+        place.match('a/b/c/image_1_2_3.png' * 8)
 
 
 def _open(path):
@@ -119,6 +143,9 @@ FORMATS = {
     'xml': (_written('a.xml', fuzz_files.odd_xml), xml.read),
     'sqlite': (fuzz_files.sqlite_file, outlines.read_nodules),
     'hpunet': (lambda folder, rng: fuzz_files.tree(folder / 'tree', rng, 'hpunet'), _examine),
+    'pattern': (lambda folder, rng: fuzz_files.tree(folder / 'tree', rng, 'cases'), _examine_pattern),
+    'grammar': (_written('a.txt', fuzz_files.pattern), _pattern),
+    'data set': (_written('a.h5', fuzz_files.hdf5), _data_set),
     'cases': (lambda folder, rng: fuzz_files.tree(folder / 'tree', rng, 'cases'), _examine),
     'json': (fuzz_files.json_folder, _json),
 }

@@ -10,8 +10,8 @@ from PIL import Image
 from ambdiff.data import folder, sources
 from ambdiff.data.bone_us import scans
 from ambdiff.data.example import SPLITS
-from ambdiff.data.files import cases as case_files
 from ambdiff.data.files import intensity
+from ambdiff.data.files.cases import Case
 from ambdiff.errors import UserError
 
 NAMES = [f'case{number:02d}' for number in range(10)]
@@ -162,7 +162,7 @@ def test_faulty_cases_are_one_line_that_names_the_file(tmp_path):
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_cases_it_has_not_read(tree, tmp_path, monkeypatch):
-    whole, read = case_files.read, []
+    whole, read = Case.read, []
 
     def dies(case, data):
         if len(read) == 4:
@@ -170,10 +170,10 @@ def test_a_build_that_was_interrupted_goes_on_with_the_cases_it_has_not_read(tre
         read.append(case.name)
         return whole(case, data)
 
-    monkeypatch.setattr(case_files, 'read', dies)
+    monkeypatch.setattr(Case, 'read', dies)
     with pytest.raises(KeyboardInterrupt):
         sources.open_source(settings(tree, tmp_path), 'train')
-    monkeypatch.setattr(case_files, 'read', lambda case, data: read.append(case.name) or whole(case, data))
+    monkeypatch.setattr(Case, 'read', lambda case, data: read.append(case.name) or whole(case, data))
     sources.open_source(settings(tree, tmp_path), 'train')
     assert sorted(read) == NAMES
 

@@ -74,7 +74,7 @@ def test_volumes_stored_in_another_direction_than_their_masks_are_brought_togeth
     mask = nibabel.load(tmp_path / 'b' / 'mask_r0.nii.gz')
     save(tmp_path / 'b' / 'mask_r0.nii.gz', np.ascontiguousarray(np.asarray(mask.dataobj)[::-1, ::-1]), affine)
     data = settings(tmp_path, num_raters=2)
-    a, b = (cases.read(case, data) for case in cases.find(tmp_path))
+    a, b = (case.read(data) for case in cases.find(tmp_path))
     np.testing.assert_array_equal(a.masks, b.masks)
 
 

@@ -59,7 +59,7 @@ def test_modules_scripts_and_configs_exist(page):
         assert importlib.util.find_spec(module), module
     for script in re.findall(r'\b((?:benchmarks|launch|tests)/\w+\.\w+)', text):
         assert (ROOT / script).is_file(), script
-    for name, variant in re.findall(r'\bconfigs/(\w+)\.py(?::([a-z_]+))?', text):
+    for name, variant in re.findall(r'\bconfigs/(\w+)\.py(?::([a-z_][a-z_0-9]*))?', text):
         get_config(name, variant)
 
 

@@ -1,7 +1,8 @@
 """`folder`: your own data (docs/data/folder.md), built once as a tensorflow-datasets set and then read at random.
 
 For what is too large to be read into memory at every start, volumes above all; the examples are those of
-`ambdiff.data.layouts.case_folder`, images at 16 bits. A build that was interrupted goes on case by case.
+`ambdiff.data.layouts.case_folder`, or where config.data.pattern is set of `ambdiff.data.layouts.pattern`, images at 16
+bits. A build that was interrupted goes on case by case.
 
   --config.data.builder=folder --config.data.path=FOLDER
 """
@@ -18,9 +19,8 @@ from tqdm import tqdm
 from ambdiff.config import default
 from ambdiff.data import built, example
 from ambdiff.data.example import SPLITS
-from ambdiff.data.files import cases as case_files
 from ambdiff.data.files.cases import Case
-from ambdiff.data.layouts import case_folder
+from ambdiff.data.layouts import case_folder, pattern
 from ambdiff.data.source import Source
 from ambdiff.errors import UserError
 from ambdiff.text import short_digest
@@ -107,7 +107,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
     def _frames(self, case):
         """The frames of a case as they are stored."""
         config = self.builder_config
-        read = case_files.read(case, config.data)
+        read = case.read(config.data)
         made, places = [], []
         for frame, (image, masks) in enumerate(zip(read.image, read.masks, strict=True)):
             if len(read.image) > 1 and not (self.EVERY_SLICE or masks.any()):
@@ -122,7 +122,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
                 index=int(short_digest(case.name), 16) + frame,  # the raters' order is the case's own
                 size=config.data.image_size,
                 fit=config.data.fit,
-                spacing=read.spacing,
+                spacing=read.spacing[1:],
                 present=present,
             )
             made.append(built.record(fitted, self.DTYPE))
@@ -154,22 +154,27 @@ def open_built(make: type[Folder], data: ml_collections.ConfigDict, split: str, 
     try:
         return _built(make, root, data, split)
     except UserError:
-        if not (walk and case_folder.matches(root)):
+        if not (walk and _layout(data).matches(root)):
             raise
-    return case_folder.open_split(root, split, data, walk)
+    return _layout(data).open_split(root, split, data, walk)
 
 
 def split_table(data: ml_collections.ConfigDict) -> dict[str, tuple[str, str]]:
     """{case: (patient, split)} of every case."""
-    return case_folder.split_table(pathlib.Path(data.path).expanduser(), data)
+    return _layout(data).split_table(pathlib.Path(data.path).expanduser(), data)
+
+
+def _layout(data):
+    return pattern if data.pattern else case_folder
 
 
 def _built(make, root, data, split):
     cases, table = _sound(root, data)
     names = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
     files = [file for case in cases for file in case.files()]
+    settings = [data[n] for n in names] + [data.pattern] * bool(data.pattern)
     config = FolderConfig(
-        name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, [data[n] for n in names], table)}',
+        name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, settings, table)}',
         root=root,
         cases=cases,
         table=table,
@@ -185,7 +190,7 @@ def _built(make, root, data, split):
 
 def _sound(root, data):
     """(cases, {case: (patient, split)}) of a folder without a fault."""
-    cases, table = case_folder.checked(root, data.num_raters)
+    cases, table = _layout(data).checked(root, data)
     if fault := next((case.fault for case in cases if case.fault), ''):
         raise UserError(fault)
     return cases, table

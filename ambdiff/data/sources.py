@@ -1,7 +1,8 @@
 """Where examples come from: opens whatever the data config names.
 
-Two tables, a line for each: LAYOUTS, the readers of data as it lies on disk, told apart by what is there; BUILDERS,
-data sets that are built once and then read at random. All give a `ambdiff.data.source.Source`.
+Two tables, a line for each: LAYOUTS, the readers of data as it lies on disk, told apart by what is there, unless
+config.data.pattern tells how files are named; BUILDERS, data sets that are built once and then read at random. All give
+a `ambdiff.data.source.Source`.
 """
 
 import dataclasses
@@ -117,6 +118,11 @@ def check(data: ml_collections.ConfigDict, split: str) -> None:
         )
     if data.builder and data.builder not in BUILDERS:
         raise UserError(f"config.data.builder '{data.builder}' does not exist; choose {', '.join(BUILDERS)}")
+    if data.pattern and data.builder not in ('', 'folder'):
+        raise UserError(
+            f"config.data.pattern is read by no builder or by 'folder', and config.data.builder is '{data.builder}'; "
+            "set --config.data.builder=''"
+        )
     if not (builder := _builder(data)):
         _layout(data)
     elif builder.files and not data.path:
@@ -193,15 +199,18 @@ def _open_builder(builder, data, split, walk):
 def _layout(data) -> tuple[pathlib.Path, Layout]:
     """config.data.path, and the reader of what lies there."""
     path = pathlib.Path(data.path).expanduser()
+    layouts = ('pattern',) if data.pattern else LAYOUTS
     try:
         if not path.exists():
             raise UserError(f'{path}: no such file or folder (config.data.path); {HELP}')
         if not (path.is_file() or path.is_dir()):  # a pipe or a device: reading may never end
             raise UserError(f'{path}: neither a file nor a folder (config.data.path); {HELP}')
-        for name in LAYOUTS:
+        for name in layouts:
             layout = importlib.import_module(f'ambdiff.data.layouts.{name}')
             if layout.matches(path):
                 return path, layout
+        if data.pattern:
+            raise UserError(f'{path}: not a folder; config.data.pattern tells the paths below one (config.data.path)')
         if path.is_file():
             raise UserError(f'{path}: not an HDF5 file, or damaged at its start; {HELP}')
         inside = next(iter(sorted(path.glob('*.h*5'))), None)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,7 +22,14 @@ NAMES = {  # what a split's folder or its entry in a table may be called
     'test': 'test',
     'testing': 'test',
 }
+_FOLDER = re.compile(rf'({"|".join(NAMES)})([-_ ].*)?', re.IGNORECASE)  # Training-400, validation_set
 _TENTHS = {'validation': 0.1, 'test': 0.1}
+
+
+def of_folder(name: str) -> str:
+    """The split that a folder is called after: train, Training-400, validation_set, test 2; '' for none."""
+    found = _FOLDER.fullmatch(name)
+    return NAMES[found[1].lower()] if found else ''
 
 
 def by_patient(patients: Iterable[str], cut: Sequence[str] = ('validation', 'test')) -> dict[str, str]:

@@ -17,12 +17,11 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+import ml_collections
 import numpy as np
-from PIL import Image
 
-from ambdiff.data import example
+from ambdiff.data.files import geometry, intensity, values
 from ambdiff.data.files import images as image_files
-from ambdiff.data.files import intensity
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
@@ -57,6 +56,11 @@ class Case:
     unread: tuple[pathlib.Path, ...] = ()
 
     @property
+    def raters(self) -> int:
+        """How many raters outlined it."""
+        return len(self.masks)
+
+    @property
     def may_have_slices(self) -> bool:
         """Whether the image's kind of file can hold more than one slice."""
         return self.image.suffix.lower() not in ('.png', '.jpg', '.jpeg')
@@ -66,15 +70,44 @@ class Case:
         paths = [self.image, *self.masks] if self.image else list(self.masks)
         return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
+    def read(self, data: ml_collections.ConfigDict) -> values.Read:
+        """Image in [0, 1] and masks, resampled to config.data.spacing where that is set; data: the config's group.
 
-@dataclasses.dataclass(frozen=True)
-class Read:
-    """A case's values: image [Z, H, W, C] float32 in [0, 1], masks uint8 [Z, M, H, W], (row, column) mm a pixel."""
+        Raises:
+          UserError: the case's fault, or what is wrong with one of its files, in one line that names it.
+        """
+        if self.fault:
+            raise UserError(self.fault)
+        try:
+            return self._read(data)
+        except MemoryError as error:  # what a file holds fits, what is made of it does not
+            raise UserError(f'{self.image}: takes more memory than there is; crop it or split it') from error
 
-    image: np.ndarray
-    masks: np.ndarray
-    spacing: tuple[float, float]
-    notes: tuple[str, ...]
+    def _read(self, data):
+        image = image_files.read(self.image, channels=data.channels)
+        image_files.check_intensity(self.image, image, data.intensity)
+        unit = intensity.to_unit(image.values, data.intensity, data.hu_window)
+        read = [_mask(path, self.image, image, data.num_classes) for path in self.masks]
+        masks = np.stack([mask for mask, _ in read], axis=1)
+        notes = (*image.notes, *(f'mask: {note}' for _, more in read for note in more))
+        return values.at_spacing(self.image, unit, masks, image.spacing, notes, data.spacing)
+
+    def marked(self, data: ml_collections.ConfigDict) -> np.ndarray:
+        """Whether any rater marked a pixel of each slice, bool [Z], from the masks alone.
+
+        Raises:
+          UserError: a mask cannot be read or has other values than a mask; sizes are checked by `read`.
+        """
+        found = None
+        for path in self.masks:
+            mask = image_files.read(path, classes=data.num_classes)
+            here = _labels(path, mask, data.num_classes).any((1, 2))
+            if found is not None and len(found) != len(here):
+                raise UserError(
+                    f'{path}: {len(here)} slices, but {self.masks[0].name} has {len(found)}; export it again'
+                )
+            found = here if found is None else found | here
+        return found
 
 
 def find(root: pathlib.Path) -> Iterator[Case]:
@@ -155,56 +188,6 @@ def _case(name, folder, images, masks, others):
     return Case(name, images[0] if len(images) == 1 else None, tuple(masks), fault, () if fault else tuple(others))
 
 
-def read(case: Case, data) -> Read:
-    """A case's image in [0, 1] and masks, resampled to config.data.spacing where that is set.
-
-    Args:
-      case: a case.
-      data: the config's data group.
-
-    Raises:
-      UserError: the case's fault, or what is wrong with one of its files, in one line that names it.
-    """
-    if case.fault:
-        raise UserError(case.fault)
-    try:
-        return _read(case, data)
-    except MemoryError as error:  # what a file holds fits, what is made of it does not
-        raise UserError(f'{case.image}: takes more memory than there is; crop it or split it') from error
-
-
-def _read(case, data):
-    image = image_files.read(case.image, channels=data.channels)
-    _check_intensity(case.image, image, data.intensity)
-    unit = intensity.to_unit(image.values, data.intensity, data.hu_window)
-    read = [_mask(path, case.image, image, data.num_classes) for path in case.masks]
-    masks = np.stack([mask for mask, _ in read], axis=1)
-    notes = dict.fromkeys((*image.notes, *(f'mask: {note}' for _, more in read for note in more)))
-    spacing = image.spacing[1:]
-    if data.spacing > 0:
-        unit, masks = resampled(case.image, unit, masks, spacing, data.spacing)
-        spacing = (data.spacing, data.spacing)
-    return Read(unit, masks, spacing, tuple(notes))
-
-
-def marked(case: Case, num_classes: int) -> np.ndarray:
-    """Whether any rater marked a pixel of each slice, bool [Z], from the masks alone.
-
-    Raises:
-      UserError: a mask cannot be read or has other values than a mask; sizes are checked by `read`.
-    """
-    found = None
-    for path in case.masks:
-        mask = image_files.read(path, classes=num_classes)
-        here = mask_files.labels(path, mask.values[..., 0], num_classes, mask_files.is_jpeg(path), mask.white).any(
-            (1, 2)
-        )
-        if found is not None and len(found) != len(here):
-            raise UserError(f'{path}: {len(here)} slices, but {case.masks[0].name} has {len(found)}; export it again')
-        found = here if found is None else found | here
-    return found
-
-
 def read_mask(path: pathlib.Path, image_path: pathlib.Path, image: Volume, num_classes: int) -> np.ndarray:
     """A mask [Z, H, W] uint8, checked against its image.
 
@@ -217,78 +200,13 @@ def read_mask(path: pathlib.Path, image_path: pathlib.Path, image: Volume, num_c
 def _mask(path, image_path, image, num_classes):
     """(mask [Z, H, W], notes)."""
     mask = image_files.read(path, classes=num_classes)
-    if mask.values.shape[:3] != image.values.shape[:3]:
-        raise UserError(
-            f'{path}: {_size(mask)} pixels, but {image_path.name} is {_size(image)}; image and masks must have the '
-            'same size'
-        )
-    _check_place(path, mask, image_path, image)
-    return mask_files.labels(path, mask.values[..., 0], num_classes, mask_files.is_jpeg(path), mask.white), mask.notes
+    geometry.check_size(path, mask, image_path, image)
+    geometry.check_place(path, mask, image_path, image)
+    return _labels(path, mask, num_classes), mask.notes
 
 
-def _size(volume):
-    slices, height, width = volume.values.shape[:3]
-    return f'{height}x{width}' if slices == 1 else f'{slices} slices of {height}x{width}'
-
-
-def _check_intensity(path, image, kind):
-    """Refuses an intensity that does not fit what the file stores."""
-    if kind == 'hu_window':
-        image_files.require_hu(path, image)
-    stored = image.values.dtype
-    in_unit = np.issubdtype(stored, np.floating) and image.values.min() >= 0 and image.values.max() <= 1
-    if kind == 'full_range' and stored not in (np.uint8, np.uint16) and not in_unit:
-        low, high = image.values.min(), image.values.max()
-        raise UserError(
-            f'{path}: holds {low:g} to {high:g} as {stored}; config.data.intensity=full_range is for 8- and 16-bit '
-            'pictures, set --config.data.intensity=percentile (or hu_window for CT)'
-        )
-
-
-def _check_place(path, mask, image_path, image):
-    """Refuses a mask that does not lie on its image as far as the two files tell."""
-    if mask.affine is not None and image.affine is not None:
-        slices, height, width = image.values.shape[:3]
-        corners = np.array([[z, r, c, 1] for z in (0, slices - 1) for r in (0, height - 1) for c in (0, width - 1)])
-        apart = np.abs((mask.affine - image.affine)[:3] @ corners.T).max()
-        if apart > 0.5 * min(image.spacing[1:]):
-            raise UserError(
-                f'{path}: lies up to {apart:.3g} mm from {image_path.name} in space; resample it to that image'
-            )
-        return
-
-    def turned(volume, plain):
-        return volume.affine is not None and (volume.file_axes != plain or any(volume.file_flips))
-
-    if image.orientation != mask.orientation:
-        raise UserError(
-            f'{path}: its EXIF orientation is {mask.orientation}, {image_path.name} has {image.orientation}, so one is '
-            'shown turned; store both turned as they are shown, without an orientation'
-        )
-    # A picture's rows and columns are those of a NIfTI that is stored as columns, rows, slices, and of any DICOM.
-    plain = (0, 1, 2) if image.files else (2, 1, 0)
-    if turned(image, plain) or turned(mask, (2, 1, 0)):
-        raise UserError(
-            f'{path}: only one of it and {image_path.name} tells how it lies in space, and that one is turned; store '
-            'both as NIfTI with one orientation'
-        )
-
-
-def resampled(path, image, masks, spacing, target):
-    """Image [Z, H, W, C] (bilinear, antialiased) and masks [Z, M, H, W] (nearest) at `target` mm a pixel.
-
-    Raises:
-      UserError: naming `path`: the spacing is not known, or the result would be too large.
-    """
-    if not np.isfinite(spacing).all():
-        raise UserError(f'{path}: has no pixel spacing to resample from; set --config.data.spacing=0')
-    height, width = (max(1, round(n * mm / target)) for n, mm in zip(image.shape[1:3], spacing, strict=True))
-    example.check_side(f'{path} at config.data.spacing={target}', height, width)
-    resize = lambda plane, how: np.asarray(Image.fromarray(plane).resize((width, height), how))
-    planes = np.moveaxis(image, -1, 1)
-    planes = np.stack([[resize(plane, Image.Resampling.BILINEAR) for plane in z] for z in planes]).clip(0, 1)
-    masks = np.stack([[resize(plane, Image.Resampling.NEAREST) for plane in z] for z in masks])
-    return np.moveaxis(planes, 1, -1), masks
+def _labels(path, mask, num_classes):
+    return mask_files.labels(path, mask.values[..., 0], num_classes, mask_files.is_jpeg(path), mask.white)
 
 
 def looks_like_cases(root: str | os.PathLike) -> bool:

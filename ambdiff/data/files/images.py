@@ -68,7 +68,7 @@ def read(path: str | os.PathLike, *, channels: int = 1, classes: int = 0) -> Vol
             f'{path}: has {volume.values.shape[-1]} channels, but {channels} {"is" if channels == 1 else "are"} read: '
             'config.data.channels in training, what the weights take in prediction'
         )
-    return _finite(path, volume, classes)
+    return finite(path, volume, classes)
 
 
 def count_channels(path: pathlib.Path) -> int:
@@ -120,6 +120,24 @@ def require_hu(path: str | os.PathLike, volume: Volume) -> None:
     )
 
 
+def check_intensity(path: str | os.PathLike, image: Volume, kind: str) -> None:
+    """Refuses an intensity, one of `ambdiff.data.files.intensity.KINDS`, that does not fit what the file stores.
+
+    Raises:
+      UserError: naming the file and the intensity to set.
+    """
+    if kind == 'hu_window':
+        require_hu(path, image)
+    stored = image.values.dtype
+    in_unit = np.issubdtype(stored, np.floating) and image.values.min() >= 0 and image.values.max() <= 1
+    if kind == 'full_range' and stored not in (np.uint8, np.uint16) and not in_unit:
+        low, high = image.values.min(), image.values.max()
+        raise UserError(
+            f'{path}: holds {low:g} to {high:g} as {stored}; config.data.intensity=full_range is for 8- and 16-bit '
+            'pictures, set --config.data.intensity=percentile (or hu_window for CT)'
+        )
+
+
 def _head(path, count):
     with path.open('rb') as file:
         return file.read(count)
@@ -146,8 +164,12 @@ def _replace(volume, **changes):
     return Volume(**{**vars(volume), **changes})
 
 
-def _finite(path, volume, classes):
-    """The volume without NaN and infinities: the smallest value takes their place, or, in masks, they are refused."""
+def finite(path: str | os.PathLike, volume: Volume, classes: int = 0) -> Volume:
+    """The volume without NaN and infinities: the smallest value takes their place; in masks (`classes`) none may be.
+
+    Raises:
+      UserError: naming the file.
+    """
     values = volume.values
     if not np.issubdtype(values.dtype, np.floating):
         return volume

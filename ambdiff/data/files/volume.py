@@ -58,6 +58,11 @@ class Volume:
         flipped = [axis for axis, flip in enumerate(self.file_flips) if flip]
         return np.moveaxis(np.flip(result, flipped), (0, 1, 2), self.file_axes)
 
+    def from_file_order(self, stored: np.ndarray) -> np.ndarray:
+        """What lies in the axes and directions of the volume's file, [3 axes, ...], on its slices, [Z, H, W, ...]."""
+        flipped = [axis for axis, flip in enumerate(self.file_flips) if flip]
+        return np.flip(np.moveaxis(stored, self.file_axes, (0, 1, 2)), flipped)
+
 
 def length(value) -> float:
     """A spacing, distance or thickness in mm as a file states it; NaN (unknown) where it is no such number."""

@@ -9,7 +9,6 @@ The pixel spacing is not stored. A file may come from anybody: links out of it a
 what its header claims is bounded before anything is read.
 """
 
-import math
 import pathlib
 
 import h5py
@@ -17,14 +16,13 @@ import ml_collections
 import numpy as np
 
 from ambdiff.data import example, source
+from ambdiff.data.files import hdf5
 from ambdiff.errors import UserError
 
 GROUPS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 MAX_CASES = 10_000_000
 BLOCK = 256  # cases read at a time
-_MAX_CHUNK = 1 << 28  # bytes; any read of a chunk decompresses all of it
 _MAX_UIDS = 1 << 30  # bytes
-_MAX_RATIO = 2000  # of what is claimed to what is there; deflate's own limit is 1032
 
 
 def matches(path: pathlib.Path) -> bool:
@@ -49,7 +47,7 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict, 
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
-        raise UserError(f'{path}: not a whole HDF5 file ({_line(error)}); copy or download it again') from error
+        raise UserError(f'{path}: not a whole HDF5 file ({hdf5.line(error)}); copy or download it again') from error
     try:
         return _open_group(file, path, split, data, walk)
     except UserError:
@@ -57,7 +55,7 @@ def open_split(path: pathlib.Path, split: str, data: ml_collections.ConfigDict, 
     except MemoryError as error:
         raise UserError(f"{path}: the split '{split}' takes more memory than there is; divide it") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py names no type of damage
-        raise UserError(f'{path}: damaged ({_line(error)}); copy or download it again') from error
+        raise UserError(f'{path}: damaged ({hdf5.line(error)}); copy or download it again') from error
 
 
 def _open_group(file, path, split, data, walk):
@@ -101,8 +99,8 @@ class Source(source.Source):
             )
         example.check_side(f'{self._where}/images', *images.shape[1:])
         self._rater_axis = rater_axis(self._where, images.shape, labels.shape, data.num_raters)
-        _check_storage(f'{self._where}/images', images)
-        _check_storage(f'{self._where}/labels', labels)
+        hdf5.check_storage(f'{self._where}/images', images)
+        hdf5.check_storage(f'{self._where}/labels', labels)
         self._images, self._labels = images, labels
         height, width = images.shape[1:]
         if not walk and len(patients) * height * width * (4 + data.num_raters) < example.MEMORY_LIMIT:
@@ -142,7 +140,7 @@ class Source(source.Source):
             labels = self._labels[start:stop]
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f'{self._where}: slices {start} to {stop - 1} cannot be read ({_line(error)}); '
+                f'{self._where}: slices {start} to {stop - 1} cannot be read ({hdf5.line(error)}); '
                 'the file is damaged, copy or download it again'
             ) from error
 
@@ -193,35 +191,18 @@ def rater_axis(where: str, images: tuple, labels: tuple, num_raters: int) -> int
 
 def _dataset(file, path, group, name):
     """The dataset `name` of a group; links, and data kept in other files, are refused."""
-    found = file
-    for key in (group, name):
-        link = found.get(key, getlink=True) if isinstance(found, h5py.Group) else None
-        if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
-            raise UserError(f"{path}: '{group}/{name}' is a link; put the data itself there")
-        found = found[key] if link else None
-    if not isinstance(found, h5py.Dataset):
+    found = hdf5.dataset(file, path, f'{group}/{name}')
+    if found is None:
         missing = f'{group}/{name}' if isinstance(file.get(group), h5py.Group) else group
         raise UserError(
             f"{path}: has no '{missing}'; the layout is groups train, val and test, each with "
             f'images, labels and uids (top level here: {", ".join(list(file)[:8]) or "nothing"})'
         )
-    if found.is_virtual or found.external:
-        raise UserError(f"{path}: '{group}/{name}' keeps its data in other files; copy them in")
-    if name != 'uids' and found.dtype.kind not in 'fiub':
-        raise UserError(f"{path}: '{group}/{name}' holds {found.dtype}; it should hold numbers")
+    if name != 'uids':
+        hdf5.numbers(path, f'{group}/{name}', found)
     if found.ndim and len(found) > MAX_CASES:
         raise UserError(f"{path}: '{group}/{name}' claims {len(found)} cases; the file is damaged")
     return found
-
-
-def _check_storage(where, found, most=None):
-    """Refuses a dataset of more than `most` bytes, or that would grow out of all proportion when it is read."""
-    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
-    if found.chunks and chunk > _MAX_CHUNK:
-        raise UserError(f'{where}: is stored in chunks of {chunk} bytes; store it in chunks of a few cases')
-    stored = found.id.get_storage_size()
-    if found.nbytes > max(_MAX_CHUNK, _MAX_RATIO * stored) or (most and found.nbytes > most):
-        raise UserError(f'{where}: claims {found.nbytes} bytes and holds {stored}; damaged or not written to its end')
 
 
 def _patients(file, path, group) -> list[str]:
@@ -233,11 +214,11 @@ def _patients(file, path, group) -> list[str]:
         )
     if len(uids) == 0:
         raise UserError(f"{path}: the split '{group}' has no patient; give it cases, or choose another split")
-    _check_storage(f'{path}: {group}/uids', uids, _MAX_UIDS)
+    hdf5.check_storage(f'{path}: {group}/uids', uids, _MAX_UIDS)
     try:
         values = uids.asstr(errors='replace')[()] if uids.dtype.kind in 'SO' else uids[()]
     except (OSError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: '{group}/uids' cannot be read ({_line(error)})") from error
+        raise UserError(f"{path}: '{group}/uids' cannot be read ({hdf5.line(error)})") from error
     patients = [str(value).strip() for value in values.tolist()]
     if (unnamed := sum(patient in ('', 'nan') for patient in patients)) > 0:
         raise UserError(
@@ -249,7 +230,3 @@ def _patients(file, path, group) -> list[str]:
 
 def _shape(x) -> str:
     return '[' + ','.join(map(str, getattr(x, 'shape', x))) + ']'
-
-
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:160]

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ambdiff.data import built, example
-from ambdiff.data.files import cases, images, intensity
+from ambdiff.data.files import geometry, images, intensity
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
 from ambdiff.data.source import Faulty
@@ -230,7 +230,7 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
         image, masks, spacing = volume.values[marked], masks[marked], volume.spacing[1:]
         if config.spacing:
             where = config.visits[subject, visit][SEQUENCES[0]]
-            image, masks = cases.resampled(where, image, masks, spacing, config.spacing)
+            image, masks = geometry.resampled(where, image, masks, spacing, config.spacing)
             spacing = (config.spacing, config.spacing)
         made = [
             example.make(

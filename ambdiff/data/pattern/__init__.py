@@ -1,0 +1,7 @@
+"""Data sets as they are downloaded, told by a pattern of their paths (docs/data/pattern.md).
+
+grammar.py    the text of a pattern -> Pattern
+presets.py    the patterns of public data sets, with their known faults: one table
+find.py       a tree and a Pattern -> cases, found and not read
+read.py       a case -> image and masks
+"""
