@@ -23,7 +23,7 @@ _SHOWN = 5  # lines of a kind
 
 
 class Case(Protocol):
-    """The files of a case, found and not yet read (`ambdiff.data.files.cases.Case`, `ambdiff.data.pattern.find.Case`).
+    """The files of a case, found and not yet read (`ambdiff.data.files.cases.Case`, `ambdiff.data.pattern.case.Case`).
 
     Attributes:
       name: its own among all cases.

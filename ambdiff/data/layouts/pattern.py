@@ -15,7 +15,7 @@ import ml_collections
 from ambdiff.data import case_source, case_splits, splits
 from ambdiff.data.case_splits import TABLE, Splits
 from ambdiff.data.pattern import find
-from ambdiff.data.pattern.find import Case
+from ambdiff.data.pattern.case import Case
 from ambdiff.data.pattern.grammar import Pattern
 from ambdiff.data.pattern.presets import pattern_of
 from ambdiff.errors import UserError

@@ -2,6 +2,6 @@
 
 grammar.py    the text of a pattern -> Pattern
 presets.py    the patterns of public data sets, with their known faults: one table
+case.py       the files of a case, and how they are read
 find.py       a tree and a Pattern -> cases, found and not read
-read.py       a case -> image and masks
 """

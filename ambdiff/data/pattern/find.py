@@ -6,93 +6,20 @@ case without any mask is no example: such cases are counted. Links are followed,
 """
 
 import collections
-import dataclasses
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
-import ml_collections
-import numpy as np
-
 from ambdiff.data.files import hdf5
 from ambdiff.data.files.cases import is_junk, natural
-from ambdiff.data.files.values import Read
-from ambdiff.data.pattern.grammar import Known, Pattern, Place
+from ambdiff.data.pattern.case import Case, Part
+from ambdiff.data.pattern.grammar import Pattern, Place
 from ambdiff.errors import UserError
 
 _MAX_DEPTH = 12  # folders below the root
 _MAX_FILES = 2_000_000
 _PICTURE = re.compile(r'.*\.(png|jpe?g|tiff?|bmp|nii|nii\.gz|mha|nrrd|h5|hdf5|npy|dcm)', re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A file, or the data set `key` of an HDF5 file."""
-
-    path: pathlib.Path
-    key: str = ''
-
-    def __str__(self) -> str:
-        return f'{self.path}#{self.key}' if self.key else str(self.path)
-
-
-# (structure, instance), '' for none -> where it is.
-Outlines = Mapping[tuple[str, str], Part]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A case, found and not yet read (`ambdiff.data.case_source.Case`).
-
-    Attributes:
-      name: {case}.
-      pattern: what its files mean.
-      images: a part a channel.
-      masks: rater -> what they outlined, in the natural order of their names.
-      fault: what is wrong with it, one line; '' where nothing is.
-      notes: who was left out, and what is not there.
-    """
-
-    name: str
-    pattern: Pattern
-    images: tuple[Part, ...] = ()
-    masks: Mapping[str, Outlines] = dataclasses.field(default_factory=dict)
-    fault: str = ''
-    notes: tuple[str, ...] = ()
-
-    @property
-    def raters(self) -> int:
-        """How many raters outlined it."""
-        return len(self.masks)
-
-    @property
-    def may_have_slices(self) -> bool:
-        """Whether the image's kind of file can hold more than one slice."""
-        return self.images[0].path.suffix.lower() not in ('.png', '.jpg', '.jpeg')
-
-    def known(self, rater: str) -> Known:
-        """What is known of a rater's mask of this case."""
-        last = self.name.rpartition('/')[2]
-        found = (known for known in self.pattern.known if (known.case, known.rater) == (last, rater))
-        return next(found, Known(last, rater))
-
-    def files(self) -> list[pathlib.Path]:
-        """Images and masks, each file once."""
-        parts = [*self.images, *(part for outlines in self.masks.values() for part in outlines.values())]
-        return list(dict.fromkeys(part.path for part in parts))
-
-    def read(self, data: ml_collections.ConfigDict) -> Read:
-        """Image and masks, as `ambdiff.data.pattern.read` says."""
-        from ambdiff.data.pattern import read
-
-        return read.read(self, data)
-
-    def marked(self, data: ml_collections.ConfigDict) -> np.ndarray:
-        """Whether any rater marked a pixel of each slice, bool [Z]."""
-        from ambdiff.data.pattern import read
-
-        return read.marked(self, data)
 
 
 def find(root: pathlib.Path, pattern: Pattern) -> tuple[list[Case], list[str]]:

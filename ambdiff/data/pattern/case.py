@@ -1,10 +1,14 @@
-"""Reads a case that a pattern found: its channels on one grid, and each rater's mask as labels 0 .. K.
+"""A case of a pattern: its files, and how they are read: channels on one grid, each rater's mask as labels 0 .. K.
 
 A rater's label map has the values that `classes` lists; files of structures are painted in that order, those of
 instances together. What is neither listed nor dropped is refused. Further channels and masks lie on the first channel,
 as far as headers tell; where a mask's header disagrees and the pattern, or what is known of the data set, says so, its
 voxels are laid on the image's one by one, in the order of the files, and that is noted.
 """
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
@@ -13,18 +17,86 @@ from ambdiff.data.files import geometry, hdf5, intensity, values
 from ambdiff.data.files import images as image_files
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
-from ambdiff.data.pattern.find import Case, Part
+from ambdiff.data.pattern.grammar import Known, Pattern
 from ambdiff.errors import UserError
 
 _ANY = 254  # labels of a map of which all others are dropped
 
 
-def read(case: Case, data: ml_collections.ConfigDict) -> values.Read:
-    """Image in [0, 1] and masks, resampled to config.data.spacing where that is set; data: the config's data group.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A file, or the data set `key` of an HDF5 file."""
 
-    Raises:
-      UserError: the case's fault, or what is wrong with one of its files, in one line that names it.
+    path: pathlib.Path
+    key: str = ''
+
+    def __str__(self) -> str:
+        return f'{self.path}#{self.key}' if self.key else str(self.path)
+
+
+# (structure, instance), '' for none -> where it is.
+Outlines = Mapping[tuple[str, str], Part]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A case, found and not yet read (`ambdiff.data.case_source.Case`).
+
+    Attributes:
+      name: {case}.
+      pattern: what its files mean.
+      images: a part a channel.
+      masks: rater -> what they outlined, in the natural order of their names.
+      fault: what is wrong with it, one line; '' where nothing is.
+      notes: who was left out, and what is not there.
     """
+
+    name: str
+    pattern: Pattern
+    images: tuple[Part, ...] = ()
+    masks: Mapping[str, Outlines] = dataclasses.field(default_factory=dict)
+    fault: str = ''
+    notes: tuple[str, ...] = ()
+
+    @property
+    def raters(self) -> int:
+        """How many raters outlined it."""
+        return len(self.masks)
+
+    @property
+    def may_have_slices(self) -> bool:
+        """Whether the image's kind of file can hold more than one slice."""
+        return self.images[0].path.suffix.lower() not in ('.png', '.jpg', '.jpeg')
+
+    def known(self, rater: str) -> Known:
+        """What is known of a rater's mask of this case."""
+        last = self.name.rpartition('/')[2]
+        found = (known for known in self.pattern.known if (known.case, known.rater) == (last, rater))
+        return next(found, Known(last, rater))
+
+    def files(self) -> list[pathlib.Path]:
+        """Images and masks, each file once."""
+        parts = [*self.images, *(part for outlines in self.masks.values() for part in outlines.values())]
+        return list(dict.fromkeys(part.path for part in parts))
+
+    def read(self, data: ml_collections.ConfigDict) -> values.Read:
+        """Image in [0, 1] and masks, resampled to config.data.spacing where that is set; data: the config's group.
+
+        Raises:
+          UserError: the case's fault, or what is wrong with one of its files, in one line that names it.
+        """
+        return _read(self, data)
+
+    def marked(self, data: ml_collections.ConfigDict) -> np.ndarray:
+        """Whether any rater marked a pixel of each slice, bool [Z].
+
+        Raises:
+          UserError: a mask cannot be read, or has other values than the pattern says.
+        """
+        return _marked(self, data)
+
+
+def _read(case, data):
     if case.fault:
         raise UserError(case.fault)
     try:
@@ -36,12 +108,7 @@ def read(case: Case, data: ml_collections.ConfigDict) -> values.Read:
         raise UserError(f'{case.images[0]}: takes more memory than there is; crop it or split it') from error
 
 
-def marked(case: Case, data: ml_collections.ConfigDict) -> np.ndarray:
-    """Whether any rater marked a pixel of each slice, bool [Z].
-
-    Raises:
-      UserError: a mask cannot be read, or has other values than the pattern says.
-    """
+def _marked(case, data):
     # The order of slices is the mask's own where its header tells the truth, and the image's where it may not.
     doubted = case.pattern.by_index or any(case.known(rater).by_index for rater in case.masks)
     image = _volume(case.images[0], _channels(case, data)) if doubted else None
