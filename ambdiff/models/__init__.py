@@ -4,4 +4,5 @@ unet.py              the denoiser of CIMD, guided diffusion's U-Net; layers.py i
 conv_unet.py         a U-Net of plain convolutions
 gaussian_encoder.py  AMN and ACN, a Gaussian of (image, mask)
 latent.py            low-dimensional distributions of an image
+latent_pyramid.py    latents at several resolutions, and masks from them
 """
