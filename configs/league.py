@@ -28,8 +28,9 @@ def get_config(variant: str = ''):
     name, published = variant or FIRST, False
     if name not in methods.known():
         name, published = _without('published', name), True
-    config = _level_sets() if name == 'level_sets' else _recommended(name, published)
-    config.data.image_size = 128 if published else 64
+    size = 128 if published else 64
+    config = _level_sets() if name == 'level_sets' else _recommended(name, published, size)
+    config.data.image_size = size
     config.data.warp = config.data.rewindow = 0.0
     config.sample.noise = 'independent'
     config.sample.num_samples = 16
@@ -60,12 +61,13 @@ def _level_sets():
     return config
 
 
-def _recommended(name, published):
+def _recommended(name, published, size):
     """What the method's file recommends, on the paper's optimiser; else `small`, as published the paper's setting."""
     config = default(name)
     if not published:
         config = small(config)
         config.optim.update(default(name).optim)
+    config.data.image_size = size  # a method may recommend a network by it
     before = config.to_json()
     config = methods.recommend(config)
     unsaid = config.to_json() == before
