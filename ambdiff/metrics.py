@@ -144,17 +144,19 @@ def measure(
 
 def undefined(num_raters: int, num_samples: int, draws: str) -> dict[str, str]:
     """{key: why `measure` gives NaN for every image} of at most M raters and of N samples."""
-    reasons = {}
+    needs = {}
     if num_raters < 2:
         keys = ('ged_ideal', 'ged_excess', 'emptiness_error', 'ged_shape', 'diversity_raters')
-        reasons |= dict.fromkeys(keys, 'needs two raters of an image at least')
+        needs['two raters of an image at least'] = keys
     if num_samples < 2:
-        keys = ('ged_unbiased', 'emptiness_error', 'ged_shape', 'diversity_samples')
-        reasons |= dict.fromkeys(keys, 'needs two samples an image at least')
+        needs['two samples an image at least'] = ('ged_unbiased', 'emptiness_error', 'ged_shape', 'diversity_samples')
     if draws == 'dependent':
-        keys = ('ged_unbiased', 'emptiness_error', 'ged_shape')
-        reasons |= dict.fromkeys(keys, 'needs independent samples; these depend on each other')
-    return reasons
+        needs['independent samples; these depend on each other'] = ('ged_unbiased', 'emptiness_error', 'ged_shape')
+    reasons: dict[str, list[str]] = {}
+    for what, keys in needs.items():
+        for key in keys:
+            reasons.setdefault(key, []).append(what)
+    return {key: f'needs {", and ".join(whats)}' for key, whats in reasons.items()}
 
 
 def calibration_counts(raters: np.ndarray, samples: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:

@@ -94,6 +94,11 @@ class Survey:
         twice = [names for names in self.images.values() if len(names) > 1]
         if twice:
             found.append(f'{len(twice)} images are there more than once (first: {" and ".join(twice[0][:2])})')
+        if self.count and max(self.raters) == 1:
+            found.append(
+                'one rater a case: what raters disagree on can be learnt only from case to case, and evaluation has no '
+                'ideal level (docs/train.md, "One rater an image")'
+            )
         if not any(self._areas):
             found.append('no rater marked anything')
         return found
