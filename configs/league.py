@@ -61,16 +61,17 @@ def _published(variant):
 
 
 def _settings(name, published, size):
-    """What the method's file recommends over the paper's optimiser and the network of `small`.
+    """What the method's file recommends, over the paper's optimiser and, unless published, the network of `small`.
 
-    Where it recommends nothing: `small`. The paper's own method is as published the paper's setting.
+    Where it recommends nothing: all of `small`, or as published the paper's setting. level_sets is `small` at any size.
     """
     config = default(name)
-    if name != 'cimd' or not published:
+    if not published or name == 'level_sets':
         small(config)
     config.data.image_size = size  # a method may recommend a network by it
-    if name != 'cimd':
-        config.optim.update(default(name).optim)
+    if name == 'cimd':
+        return config
+    config.optim.update(default(name).optim)
     before = config.to_json()
     said = methods.recommend(config).to_json() != before
-    return config if said or name == 'cimd' else small(config)
+    return config if said or published else small(config)

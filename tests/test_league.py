@@ -2,7 +2,7 @@
 
 import csv
 import json
-import logging
+import shutil
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from ambdiff import evaluate, methods, metrics, train
 from ambdiff.cli import entry
+from ambdiff.errors import UserError
 from ambdiff.league import __main__ as module
 from ambdiff.league import entries, reader, runs
 
@@ -169,13 +170,21 @@ def test_csv_and_markdown_say_what_json_says(done):
     assert float(lines[0]['metrics.ged']) == pytest.approx(table['rows'][0]['metrics']['ged'], rel=1e-4)
     text = (done / 'league.md').read_text()
     assert 'bold (2 seeds)' in text and 'bold-1' not in text and 'masks of other patients' in text
-    assert all(line.count('|') == 10 for line in text.splitlines() if line.startswith('|'))
+    assert all(line.count('|') == 11 for line in text.splitlines() if line.startswith('|'))
+
+
+def copied(done, workdir, *without):
+    """The league's folder with these runs taken out again, and its table."""
+    shutil.copytree(done, workdir)
+    for path in [*workdir.glob('league.*'), *(workdir / name for name in without)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return workdir
 
 
 def test_a_league_that_was_killed_goes_on_to_the_same_table(place, done, monkeypatch):
-    workdir = place / 'killed'
+    workdir = copied(done, place / 'killed', 'coin-0')
     words = ('--seeds=1,bold=2', '--reference=coin')
-    # Killed in the middle of the first run's training, then between training and evaluation.
+    # Killed in the middle of training, then between training and evaluation.
     with monkeypatch.context() as patch:
         patch.setattr(train.faults.Termination, 'begin', lambda self: setattr(self, 'asked', True))
         stopped = league(place, workdir, *words)
@@ -193,30 +202,47 @@ def test_a_league_that_was_killed_goes_on_to_the_same_table(place, done, monkeyp
     assert timeless(told(workdir)) == timeless(told(done))
 
 
-def test_a_run_that_fails_is_said_and_the_others_are_in_the_table(place, monkeypatch, caplog):
-    finish = runs.finish
-    monkeypatch.setattr(runs, 'finish', lambda run: fail(run) if run.entry == 'bold' else finish(run))
-
+def test_a_run_that_fails_is_said_and_the_others_are_in_the_table(place, done, monkeypatch):
     def fail(run):
-        raise runs.UserError('the loss is not finite')
+        raise UserError('the loss is not finite')
 
-    with caplog.at_level(logging.INFO):
-        result = league(place, place / 'failing')
-    assert result.exit_code == 2
-    assert told(place / 'failing')['missing'] == {'bold-0': 'the loss is not finite'}
-    assert told(place / 'failing')['rows'][0]['name'] == 'coin'
+    monkeypatch.setattr(runs, 'finish', fail)
+    workdir = copied(done, place / 'failing', 'bold-0')
+    result = league(place, workdir, '--seeds=1,bold=2')
+    assert result.exit_code == 2 and 'bold-0 failed: the loss is not finite' in result.output
+    assert told(workdir)['missing'] == {'bold-0': 'the loss is not finite'}
+    assert {row['name'] for row in told(workdir)['rows'] if row['kind'] == 'method'} == {'coin', 'bold'}
+    assert 'bold-0 is not in the table: the loss is not finite' in (workdir / 'league.html').read_text()
 
 
 def test_foreign_masks_are_a_row_and_an_entry_may_have_fields_of_its_own(place, done):
-    file = done / 'bold-1/evaluation/masks.npz'
-    words = (f'--score=theirs:{file}', '--images=32')
-    result = league(place, place / 'foreign', *words, methods='coin,coin+start=3.0')
+    workdir = copied(done, place / 'foreign', 'bold-0', 'bold-1')
+    words = (f'--score=<b>theirs</b>:{done}/bold-1', '--images=96')
+    result = league(place, workdir, *words, methods='coin,coin+start=3.0')
     assert result.exit_code == 0, (result.output, result.exception)
-    rows = {row['name']: row for row in told(place / 'foreign')['rows']}
+    rows = {row['name']: row for row in told(workdir)['rows']}
     expected = {row['name']: row for row in told(done)['rows']}['bold-1']
-    assert rows['theirs']['metrics'] == expected['metrics'] and rows['theirs']['costs'] is None
+    assert rows['<b>theirs</b>']['metrics'] == expected['metrics'] and rows['<b>theirs</b>']['costs'] is None
     assert rows['coin+start=3.0']['metrics']['ged'] != rows['coin']['metrics']['ged']
-    assert rows['coin']['training']['images'] == 32
+    page, readme = ((workdir / f'league.{kind}').read_text() for kind in ('html', 'md'))
+    assert '&lt;b&gt;theirs&lt;/b&gt;' in page and '<b>theirs' not in page + readme
+
+
+def test_the_page_shows_the_same_images_of_all_and_fits_a_phone(done, browser):
+    page = browser.new_page(viewport={'width': 390, 'height': 800})
+    faults = []
+    page.on('pageerror', lambda error: faults.append(str(error)))
+    page.goto((done / 'league.html').as_uri())
+    assert page.evaluate('document.documentElement.scrollWidth') == 390
+    assert page.locator('article.case').count() == 8
+    first = page.locator('article.case').first
+    titles = first.locator('h4').all_inner_texts()
+    assert titles[0] == 'Raters' and {title.split(':')[0] for title in titles[1:]} == {'coin', 'bold-0'}
+    assert first.locator('figure.tile').count() == 4 + 2 * 4
+    assert page.locator('#takes ~ figure circle').count() == 2
+    assert page.locator('#learned ~ .pair path[style]').count() == 2 * 3
+    page.close()
+    assert faults == []
 
 
 @pytest.fixture(scope='module')
@@ -278,18 +304,19 @@ def test_bad_input_is_one_line_before_anything_trains(words, said, bad_masks, do
 
 def test_the_search_gives_everybody_the_same_trials_and_takes_the_best_on_validation(place):
     workdir = place / 'searched'
-    result = league(place, workdir, '--search=0.1,1', '--search-images=16', '--images=16')
+    result = league(place, workdir, '--search=0.1,9', '--search-images=16', '--images=16', methods='coin')
     assert result.exit_code == 0, (result.output, result.exception)
     table = told(workdir)
     assert (table['search']['split'], table['search']['images']) == ('validation', 16)
-    for name, trials in table['search']['trials'].items():
-        assert [trial['factor'] for trial in trials] == [0.1, 1]
-        best = min(trials, key=lambda trial: trial['ged'])
-        assert [trial['chosen'] for trial in trials] == [trial is best for trial in trials]
-        row = next(row for row in table['rows'] if row['name'] == name)
-        assert row['training']['learning_rate'] == pytest.approx(best['learning_rate'])
-        measured = json.loads((workdir / f'search/{name}-x{best["factor"]:g}/evaluation/metrics.json').read_text())
-        assert measured['split'] == 'validation' and measured['metrics']['ged'] == best['ged']
+    (trials,) = table['search']['trials'].values()
+    assert [trial['factor'] for trial in trials] == [0.1, 9]
+    assert [trial['learning_rate'] for trial in trials] == pytest.approx([0.005, 0.45])
+    best = min(trials, key=lambda trial: trial['ged'])
+    assert [trial['chosen'] for trial in trials] == [trial is best for trial in trials]
+    assert table['rows'][0]['training']['learning_rate'] == pytest.approx(best['learning_rate'])
+    for trial in trials:
+        measured = json.loads((workdir / f'search/coin-x{trial["factor"]:g}/evaluation/metrics.json').read_text())
+        assert measured['split'] == 'validation' and measured['metrics']['ged'] == trial['ged']
 
 
 def test_minutes_become_steps_by_what_a_step_was_measured_to_take(place, monkeypatch):

@@ -23,7 +23,7 @@ from ambdiff.evaluation.comparison import paired
 from ambdiff.evaluation.comparison.runs import Run as Compared
 from ambdiff.evaluation.comparison.runs import open_run
 from ambdiff.evaluation.files import without_nan
-from ambdiff.league import budget, costs, entries, foreign, runs, search, table
+from ambdiff.league import budget, costs, entries, foreign, page, runs, search, table
 from ambdiff.text import printable
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ def _prepare(request: Request) -> _Field:
         for entry in found:
             budget.for_images(entry.config, request.images)
     names = [*(entry.name for entry in found), *(name for name, _ in given), *foreign.BASELINES]
-    if twice := next((name for name in names if names.count(name) > 1), ''):
+    seeds = [f'{entry.name}-{entry.config.seed + turn}' for entry in found for turn in range(entry.seeds)]
+    taken = [*names, *seeds]
+    if twice := next((name for name in taken if taken.count(name) > 1), ''):
         raise UserError(f'--score: the name {printable(twice)} is taken; give the masks another one')
     reference = request.reference or next((name for name in entries.FIRST if name in names), names[0])
     if reference not in names:
@@ -203,10 +205,12 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
     done = [run for run in planned if told[run.name]]
     if missing := [run.name for run in planned if not told[run.name]]:
         logger.warning('not finished, and not in the table: %s', ', '.join(missing))
-    opened = [open_run(run.name, run.folder / 'evaluation') for run in done]
+    each = [run.entry for run in done]
+    labels = {run.name: run.name if each.count(run.entry) > 1 else run.entry for run in done}
+    opened = [open_run(labels[run.name], run.folder / 'evaluation') for run in done]
     logger.info('comparing %d runs on %d images ...', len(opened), len(field.cases.names))
     found = paired.of([*field.rivals, *opened])
-    groups = [_group(entry, [run for run in done if run.entry == entry.name], told) for entry in field.entries]
+    groups = [_group(entry, [r for r in done if r.entry == entry.name], labels, told) for entry in field.entries]
     groups = [group for group in groups if group.runs]
     kinds = {name: 'baseline' for name in foreign.BASELINES}
     groups += [table.Group(run.name, kinds.get(run.name, 'foreign'), [run.name]) for run in field.rivals]
@@ -237,16 +241,17 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
         'missing': {name: failed.get(name, 'not finished') for name in missing},
         'notes': found.notes,
     }
-    names = [request.workdir / f'league.{kind}' for kind in ('csv', 'md', 'json')]
-    with files.whole_files(*names) as (lines, readme, summary):
+    names = [request.workdir / f'league.{kind}' for kind in ('csv', 'md', 'html', 'json')]
+    with files.whole_files(*names) as (lines, readme, looks, summary):
         lines.write(table.as_csv(result).encode())
         readme.write(table.as_markdown(result).encode())
+        looks.writelines(piece.encode() for piece in page.page(result, found))
         summary.write(json.dumps(without_nan(result), indent=2, allow_nan=False).encode())
     print(table.as_markdown(result))
-    print(names[-1])
+    print(request.workdir / 'league.html')
 
 
-def _group(entry: entries.Entry, done: list[runs.Run], told) -> table.Group:
+def _group(entry: entries.Entry, done: list[runs.Run], labels, told) -> table.Group:
     """An entry with its finished runs."""
     if not done:
         return table.Group(entry.name, 'method', [])
@@ -259,7 +264,7 @@ def _group(entry: entries.Entry, done: list[runs.Run], told) -> table.Group:
     return table.Group(
         entry.name,
         'method',
-        [run.name for run in done],
+        [labels[run.name] for run in done],
         config.method.name,
         training,
         costs.of(config),

@@ -9,7 +9,6 @@ import json
 import logging
 import pathlib
 
-import jax
 import ml_collections
 from flax import traverse_util
 
@@ -138,7 +137,6 @@ def finish(run: Run) -> bool:
     if not train.train(run.config, run.folder):
         return False
     evaluate.evaluate(run.config, run.folder, trained_here=True)
-    jax.clear_caches()  # of networks that are not needed again
     return True
 
 

@@ -38,6 +38,7 @@ def trials(entry: Entry, factors: tuple[float, ...], images: int, workdir: pathl
         config.optim.learning_rate *= factor
         config.evaluate.split = 'validation'
         budget.for_images(config, images)
+        config.train.sample_every = 0  # the evaluation is the look at validation
         made.append(Trial(factor, runs.run(entry.name, config, f'{entry.name}-x{factor:g}', workdir / 'search')))
     return made
 

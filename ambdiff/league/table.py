@@ -11,6 +11,7 @@ the standard deviation of the seeds' means.
 
 import csv
 import dataclasses
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,12 @@ from ambdiff.evaluation.comparison.paired import Comparison
 from ambdiff.evaluation.scores import Means
 from ambdiff.league import reader
 from ambdiff.league.costs import Costs, History
-from ambdiff.pages.case import number as three_decimals
 
-NAMES = {
-    'other_patients': 'masks of other patients',
-    'raters_resampled': 'the raters’ own masks, drawn again (an oracle)',
-    'majority': 'what half of the raters mark (an oracle)',
-    'empty': 'nothing, always',
+BASELINES = {  # the name of `foreign.of_baselines`: what it is called, and what it is
+    'other_patients': ('other patients', 'masks of other patients, whatever the image'),
+    'raters_resampled': ('raters, again', 'an oracle: draws from the very masks it is measured on'),
+    'majority': ('majority', 'an oracle: what half of these raters mark, every time'),
+    'empty': ('nothing', 'the empty mask, always'),
 }
 
 
@@ -39,8 +39,9 @@ class Group:
     Attributes:
       name: of the entry, of foreign masks or of a baseline.
       kind: 'method', 'foreign' or 'baseline'.
-      runs: {name of the row: name in the comparison}; several are seeds.
-      config: of the method, with its first seed.
+      runs: names in the comparison: the group's own, or several of seeds.
+      method: its name, '' of other groups.
+      training: its steps, batch size and learning rate.
       costs: of the method.
       seconds_per_mask: of each run, measured at evaluation.
       histories: of each run.
@@ -64,19 +65,13 @@ def rows(groups: Sequence[Group], found: Comparison, reference: str) -> list[dic
         if len(group.runs) > 1:
             each = [found.per_image[run] for run in group.runs]
             scored[group.name] = metrics.mean_of(each)
-    base = scored[_row_of(reference, groups)]
+    base = scored[reference]
     made = []
     for group in groups:
         parts = [_row(run, group, index, scored, base, found, patients) for index, run in enumerate(group.runs)]
         made.append([_mean(group, parts, scored, base, patients), *parts] if len(parts) > 1 else parts)
     last = lambda part: (part[0]['kind'] == 'baseline', part[0]['metrics']['ged'])
     return [row for part in sorted(made, key=last) for row in part]
-
-
-def _row_of(reference: str, groups: Sequence[Group]) -> str:
-    """The name in `scored` of the group or run that is the reference."""
-    group = next((group for group in groups if group.name == reference), None)
-    return group.runs[0] if group and len(group.runs) == 1 else reference
 
 
 def _scores(values, base, patients) -> dict[str, Means]:
@@ -88,11 +83,12 @@ def _scores(values, base, patients) -> dict[str, Means]:
 def _row(run, group: Group, index: int, scored, base, found: Comparison, patients) -> dict:
     samples = found.samples[run]
     row = {
-        'name': run if len(group.runs) > 1 else group.name,
+        'name': run,
         'kind': group.kind,
         'of': group.name,
         'method': group.method or None,
         'seeds': 1,
+        'runs': [run],
         'draws': found.draws[found.names.index(run)],
         **_scores(scored[run], base, patients),
         'spread': None,
@@ -111,6 +107,7 @@ def _mean(group: Group, parts: Sequence[dict], scored, base, patients) -> dict:
         **parts[0],
         'name': group.name,
         'seeds': len(parts),
+        'runs': list(group.runs),
         **_scores(scored[group.name], base, patients),
         'spread': spread,
         'empty_share': mean([part['empty_share'] for part in parts]),
@@ -160,7 +157,7 @@ def curves(groups: Sequence[Group]) -> list[dict]:
             share = group.costs.images / group.training['steps']
             made.append(
                 {
-                    'name': run if len(group.runs) > 1 else group.name,
+                    'name': run,
                     'of': group.name,
                     'images': [step * share for step in steps],
                     'flops': [step * group.costs.step_flops for step in steps],
@@ -195,38 +192,53 @@ def _flat(row: Mapping) -> dict:
 
 
 def as_markdown(table: Mapping) -> str:
-    """The table as a README shows it; of several seeds the mean alone."""
-    count = table['samples_per_image']
-    head = (
-        f'| | GED{count} | excess | less {table["reference"]} | HM-IoU | empty | parameters | GFLOP a mask | s a mask |'
-    )
-    lines = [head, '|---' * 9 + '|']
-    shown = {row['of']: row for row in reversed(table['rows'])}  # the first of each: its mean where there are seeds
-    for row in reversed(shown.values()):
-        costs, pm = row['costs'], lambda key, row=row: _pm(row['metrics'][key], row['stderr'][key])
-        name = NAMES.get(row['name'], row['name']) + (f' ({row["seeds"]} seeds)' if row['seeds'] > 1 else '')
-        less = '' if row['of'] == table['reference'] else _pm(row['difference']['ged'], row['difference_stderr']['ged'])
-        cells = [name, pm('ged'), pm('ged_excess'), less, pm('hm_iou'), f'{row["empty_share"]:.1%}']
-        cells += (
-            [
-                f'{costs["parameters"] / 1e6:.1f} M',
-                f'{costs["flops_per_mask"] / 1e9:.3g}',
-                f'{costs["seconds_per_mask"]:.2g}',
-            ]
-            if costs
-            else [''] * 3
-        )
-        lines.append(f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |')
-    rated = '' if table['empty_share_raters'] is None else f' Raters left {table["empty_share_raters"]:.1%} empty.'
+    """The table as a README shows it, from what league.json holds; of several seeds their mean alone."""
+    number, reference = table['samples_per_image'], table['reference']
+    titles = ['', f'GED{number}', 'excess', f'less {_escaped(reference)}', 'HM-IoU', 'empty']
+    titles += ['parameters', 'GFLOP a mask', 's a mask', 'min of training']
+    lines = [_line(titles), _line(['---'] * len(titles))]
+    for row in table['rows']:
+        if row['name'] != row['of']:
+            continue
+        name = row['name'] + (f' ({row["seeds"]} seeds)' if row['seeds'] > 1 else '')
+        if row['kind'] == 'baseline':
+            name = '{} ({})'.format(*BASELINES[name])
+        pm = lambda key, row=row: _pm(row['metrics'][key], row['stderr'][key])
+        less = '' if row['of'] == reference else _pm(row['difference']['ged'], row['difference_stderr']['ged'])
+        cells = [_escaped(name), pm('ged'), pm('ged_excess'), less, pm('hm_iou'), f'{row["empty_share"]:.1%}']
+        lines.append(_line([*cells, *_costs(row)]))
     lines += [
         '',
-        f'{table["num_images"]} images of {table["split"]}; ± is one standard error, clustered by '
-        f'{table["stderr_clustered_by"]}; ideal GED{count} {three_decimals(table["ged_ideal"])}.{rated}',
+        f'{table["num_images"]} images of {table["split"]}, N = {number}; ± is one standard error, clustered by '
+        f'{table["stderr_clustered_by"]}. The ideal GED{number} is {_pm(table["ged_ideal"], None)}; raters left '
+        f'{table["empty_share_raters"]:.1%} empty.',
     ]
     return '\n'.join(lines) + '\n'
 
 
-def _pm(mean: float, error: float) -> str:
-    if mean is None or not math.isfinite(mean):
+def _costs(row: Mapping) -> list[str]:
+    if not row['costs']:
+        return [''] * 4
+    costs = row['costs']
+    return [
+        f'{costs["parameters"] / 1e6:.1f} M',
+        f'{costs["flops_per_mask"] / 1e9:.3g}',
+        f'{costs["seconds_per_mask"]:.2g}',
+        f'{row["training"]["seconds"] / 60:.1f}',
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _escaped(name: str) -> str:
+    return html.escape(name, quote=False).replace('|', r'\|')
+
+
+def _pm(mean: float | None, error: float | None) -> str:
+    """None, as in JSON, and NaN are undefined."""
+    known = lambda value: value is not None and math.isfinite(value)
+    if not known(mean):
         return '–'
-    return f'{mean:.3f}' + (f' ± {error:.3f}' if error is not None and math.isfinite(error) else '')
+    return f'{mean:.3f}' + (f' ± {error:.3f}' if known(error) else '')

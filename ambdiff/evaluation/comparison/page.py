@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def _scores(found) -> str:
     dots = [(name, means['ged'], errors['ged']) for name, (means, errors) in found.means.items()]
     ideals = [means['ged_ideal'] for means, _ in found.means.values()]
     level = ('ideal', ideals[0] if len(set(found.draws)) == 1 else math.nan)
-    rows = {name: (means, errors, '') for name, (means, errors) in found.means.items()}
+    rows = {name: (means, errors, False) for name, (means, errors) in found.means.items()}
     return f"""<section><h2 id="scores">Scores</h2>
 <figure>{plots.ruler_svg(dots, 'GED of the runs', level)}<figcaption>GED, lower is better; bars are one standard error.
 Errors of single runs are mostly of the images, which all runs share: whether two runs differ, the differences below
@@ -50,7 +50,7 @@ say.</figcaption></figure>{_table(rows, 'Scores')}</section>"""
 
 def _differences(found) -> str:
     first = found.names[0]
-    rows = {f'{name} less {first}': (means, errors, 'clear') for name, (means, errors) in found.differences.items()}
+    rows = {f'{name} less {first}': (means, errors, True) for name, (means, errors) in found.differences.items()}
     error = 'of one patient together' if any(found.patients) else 'as independent, since patients are not known'
     return f"""<section><h2 id="differences">Differences to {html.escape(first)}</h2>
 {_table(rows, 'Differences')}<p class="read">Paired: the mean over images of a run's score less that of
@@ -62,18 +62,19 @@ def _table(rows, label: str) -> str:
     arrow = {True: '&nbsp;↑', False: '&nbsp;↓', None: ''}
     head = ''.join(f'<th scope="col" title="{note}">{name}{arrow[up]}</th>' for _, name, up, note in _COLUMNS)
     body = ''
-    for name, (means, errors, kind) in rows.items():
-        cells = ''.join(f'<td>{_cell(means[key], errors[key], kind)}</td>' for key, *_ in _COLUMNS)
+    for name, (means, errors, difference) in rows.items():
+        cells = ''.join(f'<td>{cell(means[key], errors[key], difference)}</td>' for key, *_ in _COLUMNS)
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
     return f"""<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>
 <thead><tr><th scope="col">Mean over images</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"""
 
 
-def _cell(mean: float, error: float, kind: str) -> str:
+def cell(mean: float, error: float, difference: bool = False) -> str:
+    """A figure with its error; a difference has its sign, and is bold where it is clear of 0 by two errors."""
     if not math.isfinite(mean):
         return '–'
-    text = f'{"+" if kind and mean > 0 else ""}{number(mean)}'
-    text = f'<b>{text}</b>' if kind and error < math.inf and abs(mean) > 2 * error else text
+    text = f'{"+" if difference and mean > 0 else ""}{number(mean)}'
+    text = f'<b>{text}</b>' if difference and error < math.inf and abs(mean) > 2 * error else text
     return f'{text}<small>± {number(error)}</small>'
 
 
@@ -84,11 +85,15 @@ def _cases(found) -> Iterable[str]:
     alone = '' if found.images.any() else ' The images are not in the runs’ files: masks alone are shown.'
     yield f"""<section><h2 id="cases">Where the runs differ most</h2><p class="read">The {len(order)} images with the
 largest difference in GED, the masks of all runs in one window.{alone}</p>"""
-    for index in order:
-        rows = [('Raters', found.raters[index])]
-        for run, name in enumerate(found.names):
-            scores = f'GED {number(ged[run, index])}, HM-IoU {number(found.per_image[name]["hm_iou"][index])}'
-            rows.append((f'{name}: {scores}', found.samples[name][index]))
-        yield f"""<article class="case" id="case-{index}"><h3>{html.escape(found.cases[index])}</h3>
-{strips(f'case-{index}', found.images[index], rows, 1)}</article>"""
+    yield from (case(found, index, found.names) for index in order)
     yield '</section>'
+
+
+def case(found: Comparison, index: int, names: Sequence[str], kind: str = 'case') -> str:
+    """One image with the masks of raters and of these runs in rows below each other; kind: the element's classes."""
+    rows = [('Raters', found.raters[index])]
+    for name in names:
+        ged, hm_iou = (number(found.per_image[name][key][index]) for key in ('ged', 'hm_iou'))
+        rows.append((f'{name}: GED {ged}, HM-IoU {hm_iou}', found.samples[name][index]))
+    return f"""<article class="{kind}" id="case-{index}"><h3>{html.escape(found.cases[index])}</h3>
+{strips(f'case-{index}', found.images[index], rows, 1)}</article>"""
