@@ -10,12 +10,12 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 
-from ambdiff import evaluate, files
+from ambdiff import evaluate, files, metrics
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
@@ -24,6 +24,7 @@ from ambdiff.evaluation.comparison.runs import Run as Compared
 from ambdiff.evaluation.comparison.runs import open_run
 from ambdiff.evaluation.files import without_nan
 from ambdiff.league import budget, costs, entries, foreign, page, runs, search, table
+from ambdiff.pages.charts import si
 from ambdiff.text import printable
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,19 @@ class _Field:
     train_source: object
     rivals: list[Compared]  # foreign masks and baselines
     reference: str
+    counted: dict[str, costs.Costs] = dataclasses.field(default_factory=dict)  # of entries, once they are asked for
+
+    def costs_of(self, name: str, config: ml_collections.ConfigDict) -> costs.Costs:
+        """The costs of an entry, told when they are counted."""
+        if name not in self.counted:
+            self.counted[name] = found = costs.of(config)
+            logger.info(
+                '%s: %s parameters, %s FLOP an image, %s a mask, %s a training step, %s in all',
+                name,
+                *map(si, (found.parameters, found.image_flops, found.mask_flops, found.step_flops)),
+                si(found.training_flops),
+            )
+        return self.counted[name]
 
 
 def league(request: Request) -> int:
@@ -92,7 +106,7 @@ def league(request: Request) -> int:
     for run in planned:
         runs.check_folder(run, field.train_source)
     failed: dict[str, str] = {}
-    if request.train and not _train(planned, 'run', failed):
+    if request.train and not _train(planned, 'run', failed, field.costs_of):
         return 0
     _write(field, planned, tried, failed)
     for name, reason in failed.items():
@@ -150,7 +164,10 @@ def _search(field: _Field) -> dict[str, list[search.Trial]] | None:
     for entry in field.entries:
         best = search.chosen(tried[entry.name])
         if best is None:
-            raise UserError(f'{entry.name}: no trial of its learning rate is finished; add smaller factors to --search')
+            raise UserError(
+                f'{entry.name}: no trial of its learning rate is finished; add smaller factors to --search where all '
+                'failed, and leave --no-train out'
+            )
         entry.config.optim.learning_rate = best.run.config.optim.learning_rate
         logger.info(
             '%s: learning rate %g (x%g) is best on validation',
@@ -165,7 +182,7 @@ def _planned(field: _Field, tried) -> list[runs.Run] | None:
     """The runs, seeds of all entries before second seeds of any; None where a SIGTERM stopped the timing."""
     request = field.request
     for entry in field.entries if request.minutes else ():
-        steps = search.steps_in(request.minutes, entry, request.workdir)
+        steps = search.steps_in(request.minutes, entry, request.workdir, request.train)
         if steps is None:
             return None
         budget.for_steps(entry.config, steps)
@@ -179,8 +196,11 @@ def _planned(field: _Field, tried) -> list[runs.Run] | None:
     return planned
 
 
-def _train(wanted: list[runs.Run], kind: str, failed: dict[str, str]) -> bool:
-    """Finishes the runs that are not; False where a SIGTERM stopped it. What fails is noted by name."""
+def _train(wanted: list[runs.Run], kind: str, failed: dict[str, str], tell: Callable | None = None) -> bool:
+    """Finishes the runs that are not; False where a SIGTERM stopped it.
+
+    What fails is noted by name; tell(entry's name, config) says what a run will take.
+    """
     for place, run in enumerate(wanted, 1):
         if runs.finished(run):
             continue
@@ -189,6 +209,8 @@ def _train(wanted: list[runs.Run], kind: str, failed: dict[str, str]) -> bool:
             '%s %d of %d, %s: %d steps of %d images, in %s',
             *(kind, place, len(wanted), run.name, config.train.num_steps, config.train.batch_size, run.folder),
         )
+        if tell:
+            tell(run.entry, config)
         try:
             if not runs.finish(run):
                 return False
@@ -210,7 +232,7 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
     opened = [open_run(labels[run.name], run.folder / 'evaluation') for run in done]
     logger.info('comparing %d runs on %d images ...', len(opened), len(field.cases.names))
     found = paired.of([*field.rivals, *opened])
-    groups = [_group(entry, [r for r in done if r.entry == entry.name], labels, told) for entry in field.entries]
+    groups = [_group(field, entry, [r for r in done if r.entry == entry.name], labels, told) for entry in field.entries]
     groups = [group for group in groups if group.runs]
     kinds = {name: 'baseline' for name in foreign.BASELINES}
     groups += [table.Group(run.name, kinds.get(run.name, 'foreign'), [run.name]) for run in field.rivals]
@@ -218,7 +240,7 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
     if reference not in [group.name for group in groups]:
         reference = groups[0].name
         logger.warning('%s is not finished: differences are to %s', field.reference, reference)
-    patients = [name for name in found.patients if name]
+    patients = found.patients if any(found.patients) else []
     rows = table.rows(groups, found, reference)
     result = {
         'config': request.file,
@@ -227,11 +249,11 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
         'data': field.described,
         'split': config.evaluate.split,
         'num_images': len(found.cases),
-        'num_patients': len(set(patients)) if patients else None,
+        'num_patients': len(set(metrics.clusters(patients))) if patients else None,
         'stderr_clustered_by': 'patient' if patients else 'image',
         'samples_per_image': found.num_samples,
         'image_size': config.data.image_size,
-        'ged_ideal': rows[0]['metrics']['ged_ideal'],
+        'ged_ideal': rows[-1]['metrics']['ged_ideal'],  # of a baseline, whose draws are independent
         'empty_share_raters': field.cases.empty_share(),
         'reference': reference,
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
@@ -251,7 +273,7 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
     print(request.workdir / 'league.html')
 
 
-def _group(entry: entries.Entry, done: list[runs.Run], labels, told) -> table.Group:
+def _group(field: _Field, entry: entries.Entry, done: list[runs.Run], labels, told) -> table.Group:
     """An entry with its finished runs."""
     if not done:
         return table.Group(entry.name, 'method', [])
@@ -267,7 +289,7 @@ def _group(entry: entries.Entry, done: list[runs.Run], labels, told) -> table.Gr
         [labels[run.name] for run in done],
         config.method.name,
         training,
-        costs.of(config),
+        field.costs_of(entry.name, config),
         [told[run.name]['seconds_per_mask'] for run in done],
         [costs.history(run.folder, config.train.batch_size) for run in done],
     )

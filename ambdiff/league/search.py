@@ -67,18 +67,23 @@ def as_json(made: dict[str, list[Trial]], images: int) -> dict:
     return {'split': 'validation', 'images': images, 'metric': 'ged', 'trials': rows}
 
 
-def steps_in(minutes: float, entry: Entry, workdir: pathlib.Path) -> int | None:
+def steps_in(minutes: float, entry: Entry, workdir: pathlib.Path, measure: bool = True) -> int | None:
     """How many training steps of an entry take so long on this machine; None where a SIGTERM stopped the measuring.
 
     Measured once: what is in the folder counts for all that follows, so that a league that goes on has the same steps.
+
+    Raises:
+      UserError: it was not measured yet, and is not to be now (measure False).
     """
     config = entry.config.copy_and_resolve_references()
     budget.for_steps(config, TIMED_STEPS)
     config.train.log_every, config.train.sample_every = 5, 0
     place = runs.run(entry.name, config, entry.name, workdir / 'timing')
-    if not train.train(config, place.folder):
+    if measure and not train.train(config, place.folder):
         return None
     seconds = costs.history(place.folder, config.train.batch_size).step_seconds
     if not math.isfinite(seconds):
-        raise UserError(f'{place.folder}/metrics.jsonl does not say how long a step takes: delete this folder')
+        raise UserError(
+            f'{place.folder}/metrics.jsonl does not say how long a step takes: delete the folder, leave --no-train out'
+        )
     return max(round(60 * minutes / seconds), 1)
