@@ -173,8 +173,8 @@ def test_experts_are_drawn_as_the_gate_says_and_numbers_as_the_experts():
 
 def test_two_masks_and_their_shares_are_learned():
     """The gate and its experts can hold any shares of a few masks exactly."""
-    method = methods.create(config_of(**{'train.num_steps': 150, 'method.experts': 4}))
-    learned = known_distribution.learn(method, 150, batch_size=2, learning_rate=1e-2)
+    method = methods.create(config_of(**{'train.num_steps': 300, 'method.experts': 4}))
+    learned = known_distribution.learn(method, 300, batch_size=4, learning_rate=1e-2)
     assert abs(learned.share - known_distribution.SHARE) < 0.08 and learned.error < 1
 
 

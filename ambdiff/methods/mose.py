@@ -116,10 +116,15 @@ class MoSE(Method):
         features, log_pi = self._of_image(params, batch['image'])
         k = jnp.tile(jnp.repeat(jnp.arange(own.experts), own.draws_per_expert), size)
         z = _numbers(params['experts'], k, jax.random.normal(key, k.shape))
-        logits = self._logits(params, jnp.repeat(features, each, axis=0), z)
-        soft = jax.nn.softmax(logits)[..., 1:].reshape(size, each, -1, self.num_classes)
+
+        # One mask of each image at a time, its head once more in the backward pass: all at once do not fit the caches.
+        @jax.checkpoint
+        def soft(z):
+            return jax.nn.softmax(self._logits(params, features, z))[..., 1:].reshape(size, -1, self.num_classes)
+
+        drawn = jnp.moveaxis(jax.lax.map(soft, z.reshape(size, each).T), 0, 1)
         raters = pixels.one_hot(batch['masks'], self.num_classes)[..., 1:]
-        cost = soft_costs(soft, raters.reshape(*raters.shape[:2], -1, self.num_classes))
+        cost = soft_costs(drawn, raters.reshape(*raters.shape[:2], -1, self.num_classes))
         gamma = jnp.where(state['step'] < self.limited_steps, own.gamma, 1.0)
         plan = coupling(jax.lax.stop_gradient(cost), batch['present'], gamma)
         target = plan.sum(2)

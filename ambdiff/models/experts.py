@@ -6,7 +6,7 @@ MoSE (Gao et al. 2023, arXiv 2212.07328), section 3.2 and the public code's defa
 import flax.linen as nn
 import jax
 
-from ambdiff.models.conv_unet import ConvLayer
+from ambdiff.models.conv_unet import HE, SMALL
 
 Array = jax.Array
 
@@ -42,5 +42,5 @@ class NoiseHead(nn.Module):
         affine = lambda name: nn.Dense(h.shape[-1], kernel_init=_XAVIER, name=name)(z)[:, None, None]
         h = (h + affine('shift')) * (affine('scale') + 1e-5)
         for _ in range(self.num_layers):
-            h = ConvLayer(h.shape[-1], size=1)(h)
-        return nn.Conv(self.channels, (1, 1), name='logits')(h)
+            h = nn.relu(nn.Dense(h.shape[-1], kernel_init=HE, bias_init=SMALL)(h))
+        return nn.Dense(self.channels, name='logits')(h)
