@@ -9,6 +9,7 @@ import tiny
 from scipy.special import softmax
 
 from ambdiff import finite, methods, sampling
+from ambdiff.config import default, small
 from ambdiff.diffusion import starts
 from ambdiff.errors import UserError
 from ambdiff.methods.kit import masks as raters_and_masks
@@ -119,7 +120,8 @@ def test_two_masks_and_their_shares_are_learned():
 
 @pytest.mark.parametrize('size', [64, 128])
 def test_what_is_recommended_can_be_made_and_the_large_network_is_shared(size):
-    config = tiny.config('unused', 'flow_ssn', **{'data.image_size': size, 'sample.num_samples': 16})
+    config = small(default('flow_ssn'))
+    config.data.image_size, config.sample.num_samples = size, 16
     method = methods.create(methods.recommend(config))
     assert method.evaluations == config.sample.num_steps + 1 / 16
     params, _ = jax.eval_shape(method.init, jax.random.key(0), {'image': np.zeros((1, size, size, 1), np.float32)})

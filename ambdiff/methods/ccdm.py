@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from ambdiff import config_check
-from ambdiff.config import default, small
 from ambdiff.diffusion.categorical import CategoricalDiffusion
 from ambdiff.finite import watched
 from ambdiff.methods.kit import fields, masks, pixels
@@ -113,8 +112,8 @@ def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The public script's Adam, for 2000 epochs: from 1e-4 to 1e-6, batches of 16, EMA .9999, all of 250 steps.
 
     Its rate falls linearly, for which a cosine stands, and its U-Net has 5.8 M parameters; the paper's 9 M are those of
-    channel_mult (1, 2, 2, 4, 5), as a comment of the code says. Below 128 pixels, where runs are short: the U-Net of
-    `small`, ten times that rate, half of that batch, and 20 steps a mask.
+    channel_mult (1, 2, 2, 4, 5), as a comment of the code says. Below 128 pixels, where runs are short: the U-Net
+    that the config has, ten times that rate, half of that batch, and 20 steps a mask.
     """
     published = config.data.image_size >= 128
     if published:
@@ -126,8 +125,6 @@ def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         config.model.num_groups = 32
         config.model.use_scale_shift_norm = False
         config.model.resblock_updown = False
-    else:
-        config.model.update(small(default('ccdm')).model)
     config.diffusion.num_steps = 250
     config.optim.learning_rate = 1e-4 if published else 1e-3
     config.optim.schedule = 'cosine'

@@ -33,7 +33,6 @@ import ml_collections
 import optax
 
 from ambdiff import config_check
-from ambdiff.config import default, small
 from ambdiff.diffusion import starts
 from ambdiff.errors import UserError
 from ambdiff.finite import watched
@@ -135,8 +134,8 @@ class FlowSSN(Method):
 def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The public script's AdamW, for 1001 epochs: 1e-4 after 2000 steps, decay 1e-4, batches of 32, EMA .9999.
 
-    And its 50 steps a mask. Below 128 pixels, where runs are short: the U-Net of `small`, ten times that rate, half of
-    that batch, a warm-up of 100 steps, and 10 steps a mask, as its validation takes.
+    And its 50 steps a mask. Below 128 pixels, where runs are short: the U-Net that the config has, ten times that
+    rate, half of that batch, a warm-up of 100 steps, and 10 steps a mask, as its validation takes.
     """
     published = config.data.image_size >= 128
     if published:
@@ -148,8 +147,6 @@ def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         config.model.num_groups = 2  # of 16 channels at the widest level
         config.model.use_scale_shift_norm = True
         config.model.resblock_updown = True
-    else:
-        config.model.update(small(default('flow_ssn')).model)
     config.model.dropout = 0.1
     config.optim.learning_rate = 1e-4 if published else 1e-3
     config.optim.schedule = 'constant'
