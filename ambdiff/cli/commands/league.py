@@ -1,5 +1,7 @@
 """ambdiff league: what python -m ambdiff.league does."""
 
+import logging
+
 import click
 
 from ambdiff.cli import fields
@@ -48,7 +50,7 @@ def command(config, workdir, methods, seeds, score, reference, images, minutes, 
 
     file = packaged.config(config)
     place = fields.folder(workdir, file)
-    commands.log(20)
+    commands.log(logging.INFO)
     from ambdiff import signals
 
     with signals.importing():
