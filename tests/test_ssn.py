@@ -88,8 +88,8 @@ def test_loss_is_equation_2(built, antithetic):
         loss = jax.jit(method.loss)
     only = {**BATCH, 'present': np.eye(4, dtype=bool)[[3, 0, 2]]}  # whom the rater's draw can not miss
     key = jax.random.key(7)
-    value, _, state = loss(params, {'step': jnp.int32(10)}, only, key)
-    assert int(state['step']) == 11
+    value, _, state = loss(params, {'step': jnp.int32(19)}, only, key)
+    assert int(state['step']) == 20
     law = jax.tree.map(np.float64, method.law(params, BATCH['image']))
     _, z_key, eps_key = jax.random.split(key, 3)
     count = 3 if antithetic else 5
@@ -102,7 +102,7 @@ def test_loss_is_equation_2(built, antithetic):
         np.testing.assert_allclose(value[b], expected, rtol=1e-4)
 
 
-def test_the_first_share_of_a_run_learns_the_mean_alone(built):
+def test_the_first_share_of_a_run_learns_the_mean_alone_and_the_spread_comes_in_over_the_next(built):
     method, params, loss = built
     only = {**BATCH, 'present': np.eye(4, dtype=bool)[[3, 0, 2]]}
     mean = np.float64(method.law(params, BATCH['image']).mean)
@@ -110,7 +110,9 @@ def test_the_first_share_of_a_run_learns_the_mean_alone(built):
     at = lambda step: np.asarray(loss(params, {'step': jnp.int32(step)}, only, jax.random.key(1))[0])
     np.testing.assert_allclose(at(0), expected, rtol=1e-4)
     np.testing.assert_allclose(at(9), expected, rtol=1e-4)
-    assert (np.abs(at(10) - expected) > 1e-2).all()
+    away = [np.abs(at(step) - expected) for step in (10, 14, 19, 99)]
+    assert (away[0] > 1e-3).all() and (away[0] < away[2]).all() and (away[1] != away[2]).all()
+    np.testing.assert_array_equal(away[2], away[3])
 
 
 def test_an_absent_raters_mask_does_not_reach_the_loss_and_every_network_learns(built):

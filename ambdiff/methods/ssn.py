@@ -12,9 +12,10 @@ with y one rater's mask, drawn for each image and step, and M independent draws 
 `antithetic` they are pairs mu +- (F z + sqrt(D) eps), as in the loss of the authors' own code.
 
 Where this differs from the public code:
-- For the first `mean_share` of the run F and D are left out, counted in steps by the method's state: sums over so many
-  pixels let one of M draws carry the whole gradient, and a mean that is none yet is then hidden by its noise. The
-  authors do so in their toy problem (half of the run), not for LIDC.
+- For the first `mean_share` of the run F and D are left out, and over as many steps again they come in, by a factor of
+  z and eps from 0 to 1 (the method's state counts steps): sums over so many pixels let one of M draws carry the whole
+  gradient, and a mean that is none yet is then hidden by its noise. The authors learn the mean alone in half of their
+  toy problem's run, not for LIDC.
 - sqrt(D) and F are bounded by `limit`. The authors set F and D to zero outside the brain and fall back to independent
   normals where the covariance can not be inverted; here it is never inverted.
 - Batch norm: a group norm (`models/conv_unet.py`). The last level has filters[0] channels; the fork keeps 64 there.
@@ -47,7 +48,7 @@ class Fields:
     rank: Annotated[int, Between(1, 4096)] = 10  # R
     draws: Annotated[int, Between(1, 10**4)] = 20  # M
     antithetic: bool = False  # draws in pairs, mu + x and mu - x
-    mean_share: Annotated[float, Between(0, 1)] = 0.1  # of the run that learns the mean alone
+    mean_share: Annotated[float, Between(0, 0.5)] = 0.1  # of the run that learns the mean alone
     limit: Annotated[float, Between(1e-2, 1e3)] = 10.0  # of sqrt(D) and F, in logits
     image_range: tuple[float, float] = (-1.0, 1.0)  # the image's [0, 1] is mapped to this for the network
 
@@ -99,7 +100,7 @@ class SSN(Method):
         eps = jax.random.normal(eps_key, (len(y), draws, *law.mean.shape[1:]))
         if self.fields.antithetic:
             z, eps = (jnp.concatenate([x, -x], axis=1) for x in (z, eps))
-        spread = (state['step'] >= self.mean_steps).astype(jnp.float32)
+        spread = jnp.clip((state['step'] + 1 - self.mean_steps) / max(self.mean_steps, 1), 0.0, 1.0)
         log_p = pixels.log_probability(law.at(spread * z, spread * eps), y[:, None])
         loss = jnp.log(self.fields.draws) - jax.scipy.special.logsumexp(log_p, axis=1)
         return loss, {'likelihood': loss}, {'step': state['step'] + 1}
