@@ -110,6 +110,7 @@ def default(method: str = 'cimd') -> ConfigDict:
     config.evaluate = evaluate = ConfigDict()
     evaluate.split = 'test'  # 'train', 'validation' or 'test'
     evaluate.max_images = 0  # 0 = all; else this many, evenly spaced over the split
+    evaluate.volumes = False  # score the slices of a case as a volume too; max_images then counts volumes
     evaluate.sample_counts = ()  # (16, 32, 50, 100): GED and HM-IoU at each N too, from one set of independent masks
 
     config.mesh = mesh = ConfigDict()

@@ -16,7 +16,7 @@ from ambdiff import methods, sampling, streams
 from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
-from ambdiff.evaluation import files, scores
+from ambdiff.evaluation import files, scores, volumes
 from ambdiff.runtime import faults, hosts, sharding
 from ambdiff.runtime.checkpoint import check_architecture, load_config, load_weights, unlike_data
 
@@ -102,12 +102,19 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_h
 def _evaluate(config, largest, folder, mesh, method, source, weights, step, warnings) -> dict:
     """`evaluate` in its folder; largest: the config with the most masks that any N asks for."""
     number = config.sample.num_samples
-    chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
+    if config.evaluate.volumes:
+        chosen, places = volumes.chosen(source, config.evaluate.max_images)
+        # The slices of a volume share their randomness, so that sample n of each is of one answer.
+        keyed_by = volumes.numbers(places)
+    else:
+        chosen = np.array(cases_lib.evenly_spaced(len(source), config.evaluate.max_images))
+        places, keyed_by = None, np.arange(len(chosen))
     rows = hosts.shard(len(chosen))
     cases = cases_lib.load(source, chosen[rows])
     sampler = sampling.Sampler(largest, method, mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), streams.EVALUATION)
-    made = sampler(weights, cases.images, sampling.image_keys(key, rows), progress=hosts.is_main(), names=cases.names)
+    keys = sampling.image_keys(key, keyed_by[rows])
+    made = sampler(weights, cases.images, keys, progress=hosts.is_main(), names=cases.names)
     cases, made = cases_lib.gather(cases, made, len(chosen))
     if not hosts.is_main():
         hosts.barrier('evaluation is written')
@@ -150,6 +157,11 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step, warn
             patients=cases.patients,
             num_classes=config.data.num_classes,
         )
+    of_volumes = None
+    if places:
+        whole = volumes.assembled(cases, samples, places)
+        of_volumes = volumes.score(whole, len({*keyed_by}), config.data.num_classes, sampler.draws)
+        result['volumes'] = of_volumes.as_json()
     facts = {
         'method': config.method.name,
         'data': result['data'],
@@ -161,7 +173,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step, warn
         'seed': str(config.seed),
     }
     notice = ' '.join([*warnings, sources.notice(config.data)])
-    files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice)
+    files.write(folder, result, found, cases, samples, config.data.num_classes, facts, notice, of_volumes)
     files.tell(result, found, notice, folder)
     hosts.barrier('evaluation is written')
     return result

@@ -84,6 +84,7 @@ class Source(source.Source):
         self._found = found = source.Findings(unread=unread)
         self._root, self._data, self._walk, self._cases, self._beside = root, data, walk, cases, beside
         self._last, self._kept = (None, None), None
+        self._thickness = {}  # case -> mm, of those read so far
         self._entries = []
         progress = tqdm(cases, desc=f'{split}: masks', unit=' cases', delay=2, leave=False)
         for case, patient in zip(progress, patients, strict=True):
@@ -137,6 +138,14 @@ class Source(source.Source):
         index = range(len(self))[index]
         return self._kept[index] if self._kept else self._make(index)
 
+    def place(self, row: int) -> source.Place:
+        """Where an example lies in its case; a picture is a case of one slice."""
+        whole, _, z = self._entries[row]
+        if whole.name not in self._thickness:
+            self._read(whole)
+        raters = tuple(example.slots(row, self._data.num_raters).tolist())
+        return source.Place(whole.name, z or 0, self._thickness[whole.name], raters)
+
     def _marked(self, case):
         """The slices of a case that are examples; None for a single one, or for a fault that reading it will tell."""
         if case.fault or not case.may_have_slices:
@@ -159,6 +168,8 @@ class Source(source.Source):
                 read = case.read(self._data)
             except UserError as error:
                 read = error
+            else:
+                self._thickness[case.name] = read.spacing[0]
             self._last = (case.name, read)
         if isinstance(read, UserError):
             raise read

@@ -52,7 +52,7 @@ def make(
     """
     image = image if image.ndim == 3 else image[..., None]
     present = np.ones(len(masks), bool) if present is None else np.asarray(present)
-    order = np.random.default_rng((0x0A3BD1FF, index)).permutation(len(masks))
+    order = slots(index, len(masks))
     masks, present = masks[order], present[order]
     if fit == 'resize':
         spacing = np.multiply(spacing, np.array(image.shape[:2]) / size)
@@ -76,6 +76,11 @@ def make(
         'patient': patient,
         'spacing': np.asarray(spacing, np.float32),
     }
+
+
+def slots(index: int, count: int) -> np.ndarray:
+    """Which of `count` raters is in each slot of an example's masks; `index` as of `make`."""
+    return np.random.default_rng((0x0A3BD1FF, index)).permutation(count)
 
 
 def padded(where: str, masks: np.ndarray, num_raters: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,10 @@ bits. A build that was interrupted goes on case by case.
 """
 
 import dataclasses
+import math
 import pathlib
 import sys
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
@@ -17,11 +19,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ambdiff.config import default
-from ambdiff.data import built, example
+from ambdiff.data import built, example, source
 from ambdiff.data.example import SPLITS
 from ambdiff.data.files.cases import Case
 from ambdiff.data.layouts import case_folder, pattern
-from ambdiff.data.source import Source
 from ambdiff.errors import UserError
 from ambdiff.text import short_digest
 
@@ -83,6 +84,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
             cases, table = _sound(root, config.data)
             config = self._builder_config = dataclasses.replace(config, root=root, cases=cases, table=table)
         cases, table = config.cases, config.table
+        self.info.metadata['thickness'] = {}  # case -> mm, of those with several slices; filled as they are read
         bar = tqdm(total=len(cases), desc=self.name, unit=' cases', mininterval=0.5 if sys.stderr.isatty() else 10)
         chosen = {name: [case for case in cases if table[case.name][1] == name] for name in SPLITS}
         patients = {name: sorted({table[case.name][0] or case.name for case in chosen[name]}) for name in SPLITS}
@@ -94,6 +96,9 @@ class Folder(tfds.core.GeneratorBasedBuilder):
         parts = built.Parts(pathlib.Path(self._data_dir_root) / self.name / f'parts.{config.name}')
         for case in chosen:
             kept = parts.get(case.name, lambda case=case: self._frames(case))
+            if len(kept['place']) and kept['place'][0] >= 0:
+                thickness = float(kept.get('thickness', math.nan))
+                self.info.metadata['thickness'][case.name] = thickness if math.isfinite(thickness) else 0.0
             for frame in range(len(kept['image'])):
                 name = case.name if kept['place'][frame] < 0 else f'{case.name}_z{kept["place"][frame]:03d}'
                 arrays = {field: kept[field][frame] for field in ('image', 'masks', 'present')}
@@ -119,7 +124,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
                 masks,
                 case=case.name,
                 patient='',
-                index=int(short_digest(case.name), 16) + frame,  # the raters' order is the case's own
+                index=_index(case.name, frame),
                 size=config.data.image_size,
                 fit=config.data.fit,
                 spacing=read.spacing[1:],
@@ -129,10 +134,43 @@ class Folder(tfds.core.GeneratorBasedBuilder):
         if not made:
             return {'image': np.zeros(0), 'place': np.zeros(0, int)}
         stacked = {field: np.stack([e[field] for e in made]) for field in ('image', 'masks', 'present')}
-        return stacked | {'spacing': made[0]['spacing'], 'place': np.array(places)}
+        return stacked | {
+            'spacing': made[0]['spacing'],
+            'place': np.array(places),
+            'thickness': np.float64(read.spacing[0]),
+        }
 
 
-def open_split(data: ml_collections.ConfigDict, split: str, walk: bool = False) -> Source:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source(built.Source):
+    """The examples of a split, and where they lie in their volumes.
+
+    Attributes:
+      thickness: case with several slices -> mm from one to the next, 0 where unknown; None where the data set was built
+        when this was not kept.
+      num_raters: slots of an example.
+    """
+
+    thickness: Mapping[str, float] | None = None
+    num_raters: int = 0
+
+    def place(self, row: int) -> source.Place | None:
+        """Where an example lies in its case; None where the build does not know."""
+        if self.thickness is None:
+            return None
+        case = self[row]['case']
+        whole, _, z = case.rpartition('_z')
+        whole, frame = (whole, int(z)) if whole in self.thickness else (case, 0)
+        raters = tuple(example.slots(_index(whole, frame), self.num_raters).tolist())
+        return source.Place(whole, frame, self.thickness.get(whole) or math.nan, raters)
+
+
+def _index(case, frame):
+    """What the order of the raters follows from: the case's own."""
+    return int(short_digest(case), 16) + frame
+
+
+def open_split(data: ml_collections.ConfigDict, split: str, walk: bool = False) -> source.Source:
     """Opens a split of the user's folder, building the data set on first use.
 
     Args:
@@ -148,7 +186,7 @@ def open_split(data: ml_collections.ConfigDict, split: str, walk: bool = False) 
     return open_built(Folder, data, split, walk)
 
 
-def open_built(make: type[Folder], data: ml_collections.ConfigDict, split: str, walk: bool) -> Source:
+def open_built(make: type[Folder], data: ml_collections.ConfigDict, split: str, walk: bool) -> source.Source:
     """`open_split` for any builder of the layout."""
     root = pathlib.Path(data.path).expanduser().absolute()
     try:
@@ -185,7 +223,14 @@ def _built(make, root, data, split):
         raise UserError(
             f"{root}: the split '{split}' has no case ({len(cases)} in all); add cases, or give splits in patients.csv"
         )
-    return built.source(builder, [split], builder.info.metadata[split])
+    stored = built.source(builder, [split], builder.info.metadata[split])
+    return Source(
+        stored.stored,
+        stored.patients,
+        records=stored.records,
+        thickness=builder.info.metadata.get('thickness'),
+        num_raters=data.num_raters,
+    )
 
 
 def _sound(root, data):

@@ -32,6 +32,23 @@ class Findings:
     faults: Sequence[str] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an example lies in a volume.
+
+    Attributes:
+      volume: name of the whole.
+      slice: its place, counted from 0 in the file.
+      thickness: mm from one slice to the next, NaN where unknown.
+      raters: whose mask each slot holds: the same numbers in all slices of a volume.
+    """
+
+    volume: str
+    slice: int
+    thickness: float
+    raters: tuple[int, ...]
+
+
 class Source(Protocol):
     """The examples of one split: `len(source)`, and `source[i]`, a dict as `ambdiff.data.example` describes it.
 
@@ -59,6 +76,11 @@ class Source(Protocol):
           UserError: the example cannot be read, in one line that names its file.
         """
         ...
+
+    def place(self, row: int) -> Place | None:
+        """Where the example of a row lies in its volume; None where examples are of no volumes."""
+        del row
+        return None
 
     def files(self) -> Sequence[pathlib.Path]:
         """The files that the examples are read from; none where they are computed. For `ambdiff.data.fingerprint`."""

@@ -25,6 +25,7 @@ class Cases:
       present: [n, M] bool, the slots that a rater filled.
       names: n names, each its own.
       patients: n names, '' where unknown.
+      spacing: [n, 2] mm a row and a column, NaN where unknown; None where masks alone were given.
     """
 
     images: np.ndarray
@@ -32,6 +33,7 @@ class Cases:
     present: np.ndarray
     names: list[str]
     patients: list[str]
+    spacing: np.ndarray | None = None
 
     def empty_share(self) -> float:
         """The share of empty masks among those that raters gave."""
@@ -43,11 +45,11 @@ def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
     examples = [source[int(i)] for i in indices]
     stack = lambda name: np.stack([e[name] for e in examples])
     texts = lambda name: [str(e[name]) for e in examples]
-    return Cases(stack('image'), stack('masks'), stack('present'), texts('case'), texts('patient'))
+    return Cases(stack('image'), stack('masks'), stack('present'), texts('case'), texts('patient'), stack('spacing'))
 
 
 def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:
     """The cases and samples of all processes, `total` of them, from each one's shard (`hosts.shard`)."""
-    arrays = hosts.gather((cases.images, cases.raters, cases.present, samples), total)
+    arrays = hosts.gather((cases.images, cases.raters, cases.present, samples, cases.spacing), total)
     names, patients = (hosts.gather_texts(texts, total) for texts in (cases.names, cases.patients))
-    return Cases(*arrays[:3], names, patients), arrays[3]
+    return Cases(*arrays[:3], names, patients, arrays[4]), arrays[3]

@@ -1,5 +1,7 @@
 """The files of an evaluation: metrics.json, per_image.csv, masks.npz and report.html, all of them or none.
 
+With config.evaluate.volumes also per_volume.csv, a line a volume, and the part `volumes` of metrics.json.
+
 metrics.json    what was measured and how, NaN as null, `undefined` saying why
 per_image.csv   a line an image: case, patient, every metric; blank where undefined
 masks.npz       samples [n, N, H, W / 8] and raters [n, M, H, W / 8] as bits along W (labels [n, N, H, W] for several
@@ -19,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ambdiff import files
-from ambdiff.evaluation import report
+from ambdiff.evaluation import report, volumes
 from ambdiff.evaluation.cases import Cases
 from ambdiff.evaluation.scores import Means, Scores
 
@@ -35,11 +37,12 @@ def write(
     num_classes: int,
     facts: Mapping[str, str],
     notice: str,
+    of_volumes: volumes.Scores | None = None,
 ) -> None:
-    """Writes the four files into the folder.
+    """Writes the files into the folder.
 
     result: of metrics.json; samples [n, N, H, W]; facts: shown at the top of the report; notice: a line there that must
-    not be missed.
+    not be missed; of_volumes: of whole volumes, where those were asked for.
     """
     if num_classes > 1:
         notice = f'{notice} Pictures show all {num_classes} classes as one; scores are means over classes.'
@@ -53,9 +56,12 @@ def write(
         facts=facts,
         notice=notice.strip(),
         by_number=result.get('by_num_samples'),
+        of_volumes=of_volumes,
     )
-    names = ('per_image.csv', 'masks.npz', 'report.html', 'metrics.json')
-    with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary):
+    names = ['per_image.csv', 'masks.npz', 'report.html', 'metrics.json'] + ['per_volume.csv'] * bool(of_volumes)
+    with files.whole_files(*(folder / name for name in names)) as (per_image, masks, html, summary, *more):
+        for per_volume in more:
+            per_volume.write(of_volumes.table().encode())
         per_image.write(per_image_table(scores, cases).encode())
         _pack(masks, cases, samples, num_classes, scores.draws)
         html.writelines(piece.encode() for piece in page)
@@ -97,6 +103,10 @@ def tell(result: Mapping, found: Scores, notice: str, folder: pathlib.Path) -> N
         print(
             f'N = {number:4}: ' + ', '.join(f'{k} {v:.3f} +- {row["stderr"][k]:.3f}' for k, v in row['metrics'].items())
         )
+    if whole := result.get('volumes'):
+        means, errors = whole['metrics'], whole['stderr']
+        told = ', '.join(f'{k} {v:.3f} +- {errors[k]:.3f}' for k, v in means.items() if math.isfinite(v))
+        print(f'{whole["num_volumes"]} volumes: {told}')
     for label, means in result.get('per_class', {}).items():
         print(f'class {label}: ' + ', '.join(f'{name} {value:.3f}' for name, value in means.items()))
     if notice:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ambdiff.evaluation import volumes, volumes_section
 from ambdiff.evaluation.scores import COUNT_KEYS, Means, Scores, reliability
 from ambdiff.pages import figures, plots
 from ambdiff.pages.case import card, how_to_read, median_area, number
@@ -49,6 +50,7 @@ RANKS = {
 }
 SECTIONS = {
     'scores': 'Scores',
+    'volumes': 'Volumes',
     'overview': 'All images',
     'worst': 'Worst',
     'median': 'Typical',
@@ -67,12 +69,13 @@ def page(
     facts: Mapping[str, str],
     notice: str = '',
     by_number: Mapping[str, Mapping[str, Means]] | None = None,
+    of_volumes: volumes.Scores | None = None,
 ) -> Iterable[str]:
     """The page, in pieces of text.
 
     images [n, H, W, C] float in [0, 1]; raters [n, M, H, W] and samples [n, N, H, W] bool; cases n names; present
     [n, M] bool: the raters who are there; facts are shown at the top; notice is a line that must not be missed;
-    by_number: the scores at several N, as `scores.by_number` gives them.
+    by_number: the scores at several N, as `scores.by_number` gives them; of_volumes: of whole volumes.
     Raises ValueError if the sizes disagree.
     """
     count = len(images)
@@ -90,6 +93,7 @@ def page(
     body = [
         header('Do the samples answer as the raters do?', facts, [notice]),
         _scores(scores, by_number or {}),
+        volumes_section.section(of_volumes) if of_volumes else '',
         _overview(raters, present, samples, scores),
     ]
     for rank, chosen in pick_cases(scores.per_image['ged']).items():
