@@ -4,7 +4,7 @@
 
 Variants, as --config=configs/multi_rater.py:VARIANT
   (none)    for a pattern of your own: --config.data.pattern=image=..,mask=..
-  qubiq, curvas, mbhseg, msseg, wmh, refuge, npc170, scgm, kits21
+  qubiq, curvas, mbhseg, msseg, wmh, refuge, npc170, scgm, kits21, riga
             presets (ambdiff/data/pattern/presets.py): how the files are named, and how many channels, labels and raters
 
 About an hour on two CPU cores. What to expect of it is not known: no result was computed on these data.

@@ -3,6 +3,7 @@
 import h5py
 import nibabel
 import numpy as np
+from drawn_files import riga
 from PIL import Image
 
 from ambdiff.config import default
@@ -140,7 +141,7 @@ def kits21(root):
             nifti(folder / 'segmentations' / f'tumor_instance-1_annotation-{rater}.nii.gz', tumor)
 
 
-MAKERS = {maker.__name__: maker for maker in (qubiq, curvas, mbhseg, msseg, wmh, refuge, npc170, scgm, kits21)}
+MAKERS = {maker.__name__: maker for maker in (qubiq, curvas, mbhseg, msseg, wmh, refuge, npc170, scgm, kits21, riga)}
 
 
 def settings(path, pattern, **changes):

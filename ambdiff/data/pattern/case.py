@@ -17,6 +17,7 @@ from ambdiff.data.files import geometry, hdf5, intensity, values
 from ambdiff.data.files import images as image_files
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
+from ambdiff.data.pattern import drawn
 from ambdiff.data.pattern.grammar import Known, Pattern
 from ambdiff.errors import UserError
 
@@ -66,13 +67,11 @@ class Case:
     @property
     def may_have_slices(self) -> bool:
         """Whether the image's kind of file can hold more than one slice."""
-        return self.images[0].path.suffix.lower() not in ('.png', '.jpg', '.jpeg')
+        return not self.pattern.drawn and self.images[0].path.suffix.lower() not in ('.png', '.jpg', '.jpeg')
 
     def known(self, rater: str) -> Known:
         """What is known of a rater's mask of this case."""
-        last = self.name.rpartition('/')[2]
-        found = (known for known in self.pattern.known if (known.case, known.rater) == (last, rater))
-        return next(found, Known(last, rater))
+        return next((one for one in self.pattern.known_of(self.name) if one.rater == rater), Known(self.name, rater))
 
     def files(self) -> list[pathlib.Path]:
         """Images and masks, each file once."""
@@ -101,7 +100,7 @@ def _read(case, data):
         raise UserError(case.fault)
     try:
         image, unit, notes = _image(case, data)
-        masks, more = _masks(case, data.num_classes, image)
+        masks, more = (_drawn if case.pattern.drawn else _masks)(case, data.num_classes, image)
         path = case.images[0].path
         return values.at_spacing(path, unit, np.stack(masks, 1), image.spacing, (*notes, *more), data.spacing)
     except MemoryError as error:  # what a file holds fits, what is made of it does not
@@ -167,6 +166,33 @@ def _masks(case, num_classes, image):
             masks.append(painted)
     if not masks:
         raise UserError(f'{case.images[0]}: no rater is left; take the case away')
+    return masks, notes
+
+
+def _drawn(case, _, image):
+    """As `_masks`, of outlines that are drawn into copies of the picture."""
+    pattern, masks, notes = case.pattern, [], list(case.notes)
+    clean = _volume(case.images[0], 3)
+    # An inner outline that nobody asks for need not close.
+    count = max(number for number, name in enumerate(pattern.drawn, 1) if pattern.label(name))
+    for rater, outlines in case.masks.items():
+        labels = np.zeros(image.values.shape[:3], np.uint8)
+        for part in outlines.values():
+            picture = _volume(part, 3)
+            geometry.check_size(part.path, picture, case.images[0].path, clean)
+            geometry.check_place(part.path, picture, case.images[0].path, clean)
+            try:
+                found = drawn.regions(clean.values[0], picture.values[0], count)
+            except drawn.NotFound as error:
+                notes.append(f'{case.name}: rater {rater} {error}: left out')
+                break
+            for name, mask in sorted(zip(pattern.drawn, found, strict=False), key=lambda one: _order(pattern, one[0])):
+                if label := pattern.label(name):
+                    labels[0][mask] = label
+        else:
+            masks.append(labels)
+    if not masks:
+        raise UserError(f'{case.images[0]}: no outline can be told ({notes[-1]}); take the case away')
     return masks, notes
 
 

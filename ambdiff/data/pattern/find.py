@@ -29,9 +29,13 @@ def find(root: pathlib.Path, pattern: Pattern) -> tuple[list[Case], list[str]]:
       UserError: no file matches the pattern, or there are more files than any such data set has.
     """
     images, masks, faults, others = _matched(root, pattern)
-    cases, bare = [], []
+    _join_by_capitals(images, masks)
+    cases, bare, unread = [], [], []
     for name in sorted({*images, *masks}, key=natural):
         if name in faults:
+            continue
+        if name not in images and any(known.no_image for known in pattern.known_of(name)):
+            unread.append(f'{root / name}: no clean picture, a known fault: left out')
             continue
         case = _case(root, name, pattern, images.get(name, {}), masks.get(name, {}))
         if case.fault or case.masks:
@@ -41,12 +45,22 @@ def find(root: pathlib.Path, pattern: Pattern) -> tuple[list[Case], list[str]]:
     cases += [Case(name, pattern, fault=fault) for name, fault in faults.items()]
     if not cases:
         raise UserError(_nothing(root, pattern, bare))
-    unread = []
     if bare:
         unread.append(f'{root}: {len(bare)} cases have an image and no mask, and are left out, such as {bare[0]}')
     if others:
         unread.append(f'{root}: {len(others)} files match no path of the pattern and are not read, such as {others[0]}')
     return cases, unread
+
+
+def _join_by_capitals(images, masks):
+    """Gives masks of a case that differs from one with an image in its capitals alone to that one."""
+    names: dict[str, list[str]] = {}
+    for name in images:
+        names.setdefault(name.casefold(), []).append(name)
+    for name in [name for name in masks if name not in images]:
+        alike = names.get(name.casefold(), [])
+        if len(alike) == 1 and not masks[alike[0]].keys() & masks[name].keys():
+            masks[alike[0]].update(masks.pop(name))
 
 
 def _nothing(root, pattern, bare):

@@ -5,6 +5,7 @@
             mask=PATH:PATH..      the raters' masks
             classes=A:B+C..       label 1, label 2, ..: the structures, or the values of a label map, that it stands for
             drop=D:E or drop=*    structures or values that are background; any other one is refused
+            drawn=A or drawn=A:B  masks are the picture with the outline of A drawn in, and of B within A
             patient=NAME          the patient in the last folder or file name of {case}, as in Sample_{patient}_slice_*
             align=index           masks whose header disagrees with the image's are laid on it voxel by voxel
   PATH      a path below config.data.path, and after a # the name of a dataset in an HDF5 file
@@ -26,7 +27,7 @@ from collections.abc import Mapping, Sequence
 
 from ambdiff.errors import UserError
 
-KEYS = ('image', 'mask', 'classes', 'drop', 'patient', 'align')
+KEYS = ('image', 'mask', 'classes', 'drop', 'drawn', 'patient', 'align')
 _OF_MASKS = ('rater', 'structure', 'instance')
 _MOST_TEXT = 2000
 _MOST_OPTIONS = 64  # that the brackets of a path stand for
@@ -64,16 +65,18 @@ class Known:
     """A known fault of a published data set.
 
     Attributes:
-      case: the last folder of the case.
+      case: the end of the case's name.
       rater: whose mask.
       by_index: its header disagrees with the image's, and its voxels are laid on the image's one by one.
       lacks: the value or structure that was not outlined: who asks for it does without this rater.
+      no_image: there are masks, and no image.
     """
 
     case: str
-    rater: str
+    rater: str = ''
     by_index: bool = False
     lacks: str = ''
+    no_image: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Pattern:
       masks: paths of masks.
       classes: the structures or values of label 1, 2, ..; none: masks are read as they are.
       drop: structures or values that are background; ('*',) for all others.
+      drawn: what is outlined in the masks, which are pictures; the outer one first; none: masks are masks.
       patient: of the last folder of a case; None: every case is a patient.
       by_index: whether masks are laid on their image voxel by voxel where the headers disagree.
       known: faults of the data set.
@@ -94,6 +98,7 @@ class Pattern:
     masks: tuple[Place, ...]
     classes: tuple[tuple[str, ...], ...] = ()
     drop: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
     patient: re.Pattern | None = None
     by_index: bool = False
     known: tuple[Known, ...] = ()
@@ -102,6 +107,10 @@ class Pattern:
     def by_structure(self) -> bool:
         """Whether masks are files of one structure each; else `classes` are values of label maps."""
         return 'structure' in self.masks[0].names
+
+    def known_of(self, case: str) -> list[Known]:
+        """What is known of a case."""
+        return [known for known in self.known if f'/{case}'.endswith(f'/{known.case}')]
 
     def label(self, item: str) -> int:
         """The label of a structure or value, 0 where it is dropped.
@@ -138,14 +147,16 @@ def parse(text: str, entries_of: Mapping[str, str], known_of: Mapping[str, Seque
     if lacking := next((key for key in ('image', 'mask') if key not in entries), ''):
         raise _wrong(f'has no {lacking}=', 'write image=image.nii.gz,mask=annotation_*.nii.gz')
     masks = tuple(_place('mask', path) for path in _list('mask', entries['mask'], most=16))
-    classes = tuple(tuple(_list('classes', item, '+')) for item in _list('classes', entries.get('classes', '')))
+    drawn = tuple(_list('drawn', entries.get('drawn', ''), most=2))
+    given = _list('classes', entries.get('classes', '')) or drawn
+    classes = tuple(tuple(_list('classes', item, '+')) for item in given)
     drop = tuple(_list('drop', entries.get('drop', '')))
-    _check_classes(masks, classes, drop)
+    _check_classes(masks, classes, drop, drawn)
     if entries.get('align', 'index') != 'index':
         raise _wrong(f'has align={entries["align"]}', 'write align=index, or leave it out')
     images = tuple(_place('image', path) for path in _list('image', entries['image'], most=64))
     patient = _patient(entries['patient']) if 'patient' in entries else None
-    return Pattern(images, masks, classes, drop, patient, 'align' in entries, tuple(known_of.get(preset, ())))
+    return Pattern(images, masks, classes, drop, drawn, patient, 'align' in entries, tuple(known_of.get(preset, ())))
 
 
 def _wrong(what, cure):
@@ -249,12 +260,20 @@ def _patient(text):
     return re.compile(_regex(text, text))
 
 
-def _check_classes(masks, classes, drop):
+def _check_classes(masks, classes, drop, drawn):
     if len({'structure' in place.names for place in masks}) > 1:
         raise _wrong('has {structure} in some masks and not in others', 'name it in each of them')
     items = [item for group in classes for item in group]
     if twice := next((item for item in (*items, *drop) if [*items, *drop].count(item) > 1), ''):
         raise _wrong(f'names {twice!r} twice in classes= and drop=', 'name it once')
+    if drawn:
+        if 'structure' in masks[0].names:
+            raise _wrong('has {structure} and drawn=', 'leave one of them out')
+        if strange := {*items, *drop} - {*drawn, '*'}:
+            raise _wrong(f'names {min(strange)!r}, and drawn= does not', f'what is drawn is {" and ".join(drawn)}')
+        if unsaid := {*drawn} - {*items, *drop} if '*' not in drop else ():
+            raise _wrong(f'says nothing of {min(unsaid)!r} of drawn=', 'add it to classes= or drop=')
+        return
     if 'structure' in masks[0].names:
         if not classes:
             raise _wrong('has {structure} and no classes=', 'say which are labels 1, 2, ..: classes=kidney:tumor')

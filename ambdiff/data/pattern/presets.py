@@ -64,6 +64,11 @@ PRESETS = {
         'image={case}-image.nii[.gz],mask={case}-mask-r{rater}.nii[.gz],classes=1:2',
         {**_MRI, 'num_raters': 4, 'num_classes': 2},
     ),
+    'riga': Preset(
+        'image={case}prime.(jpg|tif|jpeg|tiff|png),mask={case}-{rater}.(jpg|tif|jpeg|tiff|png),drawn=disc:cup',
+        {'intensity': 'full_range', 'fit': 'resize', 'channels': 3, 'num_raters': 6, 'num_classes': 2},
+        (Known('MagrabiFemale/image48', no_image=True), Known('MagrabiaMale/ImageXY', no_image=True)),
+    ),
     'kits21': Preset(
         'image=imaging.nii[.gz],mask=segmentations/{structure}_instance-{instance}_annotation-{rater}.nii[.gz],'
         'classes=kidney:tumor:cyst,drop=*',
