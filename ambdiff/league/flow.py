@@ -16,7 +16,7 @@ import jax
 import ml_collections
 
 from ambdiff import evaluate, files, metrics
-from ambdiff.data import sources
+from ambdiff.data import fingerprint, sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
 from ambdiff.evaluation.comparison import paired
@@ -72,7 +72,7 @@ class _Field:
     entries: list[entries.Entry]
     cases: cases_lib.Cases
     described: str
-    train_source: object
+    trained_on: fingerprint.Fingerprint
     rivals: list[Compared]  # foreign masks and baselines
     reference: str
     counted: dict[str, costs.Costs] = dataclasses.field(default_factory=dict)  # of entries, once they are asked for
@@ -100,11 +100,11 @@ def league(request: Request) -> int:
     tried = _search(field)
     if tried is None:
         return 0
-    planned = _planned(field, tried)
+    planned = _planned(field)
     if planned is None:
         return 0
     for run in planned:
-        runs.check_folder(run, field.train_source)
+        runs.check_folder(run, field.trained_on)
     failed: dict[str, str] = {}
     if request.train and not _train(planned, 'run', failed, field.costs_of):
         return 0
@@ -137,7 +137,7 @@ def _prepare(request: Request) -> _Field:
         raise UserError('--methods: two names lead to one folder; write their fields without /')
     config = found[0].config
     source = sources.open_source(config.data, config.evaluate.split)
-    train_source = sources.open_source(config.data, 'train')
+    trained_on = fingerprint.of(sources.open_source(config.data, 'train'), config.data)
     if request.factors:
         sources.open_source(config.data, 'validation')
     chosen = cases_lib.evenly_spaced(len(source), config.evaluate.max_images)
@@ -145,7 +145,7 @@ def _prepare(request: Request) -> _Field:
     number, classes = config.sample.num_samples, config.data.num_classes
     rivals = [foreign.read(name, path, cases, config) for name, path in given]
     rivals += foreign.of_baselines(cases, evaluate.masks_of_others(config, source), number, classes, config.seed)
-    return _Field(request, config, found, cases, sources.describe(source), train_source, rivals, reference)
+    return _Field(request, config, found, cases, sources.describe(source), trained_on, rivals, reference)
 
 
 def _search(field: _Field) -> dict[str, list[search.Trial]] | None:
@@ -157,7 +157,7 @@ def _search(field: _Field) -> dict[str, list[search.Trial]] | None:
         tried[entry.name] = search.trials(entry, request.factors, request.search_images, request.workdir)
     every = [trial.run for each in tried.values() for trial in each]
     for run in every:
-        runs.check_folder(run, field.train_source)
+        runs.check_folder(run, field.trained_on)
     failed: dict[str, str] = {}
     if request.train and not _train(every, 'trial', failed):
         return None
@@ -178,7 +178,7 @@ def _search(field: _Field) -> dict[str, list[search.Trial]] | None:
     return tried
 
 
-def _planned(field: _Field, tried) -> list[runs.Run] | None:
+def _planned(field: _Field) -> list[runs.Run] | None:
     """The runs, seeds of all entries before second seeds of any; None where a SIGTERM stopped the timing."""
     request = field.request
     for entry in field.entries if request.minutes else ():

@@ -14,7 +14,6 @@ from flax import traverse_util
 
 from ambdiff import config_saved, evaluate, methods, plan, train
 from ambdiff.data import fingerprint, sources
-from ambdiff.data.source import Source
 from ambdiff.errors import UserError
 from ambdiff.runtime import integrity
 from ambdiff.runtime.checkpoint import load_config
@@ -87,12 +86,12 @@ def check_alike(runs: list[Run]) -> None:
             )
 
 
-def check_folder(run: Run, source: Source) -> None:
+def check_folder(run: Run, trained_on: fingerprint.Fingerprint) -> None:
     """That what is in a run's folder, if anything, is this run on this data.
 
     Args:
       run: whose folder.
-      source: the training split.
+      trained_on: what the training data holds.
 
     Raises:
       UserError: it is of another setting or other data.
@@ -110,7 +109,7 @@ def check_folder(run: Run, source: Source) -> None:
     before = json.loads(record.read_bytes()).get('data') if record.is_file() else None
     if before:
         try:
-            fingerprint.check(before, fingerprint.of(source, run.config.data), run.config.data.accept_changes)
+            fingerprint.check(before, trained_on, run.config.data.accept_changes)
         except UserError as error:
             raise UserError(f'{run.folder}: {error}') from error
 
