@@ -82,7 +82,7 @@ class _Field:
         if name not in self.counted:
             self.counted[name] = found = costs.of(config)
             logger.info(
-                '%s: %s parameters, %s FLOP an image, %s a mask, %s a training step, %s in all',
+                '%s: %s parameters; %sFLOP an image, %sFLOP a mask, %sFLOP a training step, %sFLOP in all',
                 name,
                 *map(si, (found.parameters, found.image_flops, found.mask_flops, found.step_flops)),
                 si(found.training_flops),

@@ -157,8 +157,8 @@ def _table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, Callable]]
             note = f'mean of {row["seeds"]} seeds'
         cells = ''.join(f'<td>{show(row)}</td>' for _, _, show in columns)
         kind = ' class="seed"' if row['name'] != row['of'] else ''
-        # Long names break before a field.
-        shown = html.escape(name).replace('+', '<wbr>+').replace('.', '.<wbr>')
+        # Long names break between words.
+        shown = html.escape(name).replace('+', '<wbr>+').replace('.', '.<wbr>').replace('_', '_<wbr>')
         body += f'<tr{kind}><th scope="row">{shown}<small>{note}</small></th>{cells}</tr>'
     return f"""<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>
 <thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"""

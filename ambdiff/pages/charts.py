@@ -40,7 +40,8 @@ def points_svg(
             f'{error:.3f}, {axes[0]} {si(x)}</title></circle>'
         )
     places = [(name, _across(across, x) + 11, _up(up, y) + 5) for name, x, y, _ in points]
-    return _plot([*_grid(across, up, axes), *marks, *_names(places, colours)], label)
+    dots = [(x - 19, x - 3, y) for _, x, y in places]
+    return _plot([*_grid(across, up, axes), *marks, *_names(places, colours, dots)], label)
 
 
 def curves_svg(
@@ -155,9 +156,13 @@ def _grid(across: _Axis, up: _Axis, axes: tuple[str, str]) -> list[str]:
     return parts
 
 
-def _names(places: Sequence[tuple[str, float, float]], colours: Mapping[str, str]) -> list[str]:
-    """(name, x, y) as texts, moved down where they would cover each other."""
-    parts, taken = [], []
+def _names(
+    places: Sequence[tuple[str, float, float]],
+    colours: Mapping[str, str],
+    taken: Sequence[tuple[float, float, float]] = (),
+) -> list[str]:
+    """(name, x, y) as texts, moved down where they would cover each other or a taken place (left, right, y)."""
+    parts, taken = [], list(taken)
     for name, x, y in sorted(places, key=lambda place: place[2]):
         end = x + _LETTER * len(name)
         for left, right, there in sorted(taken, key=lambda place: place[2]):
