@@ -56,7 +56,7 @@ def test_curvas_known_faults_are_mended_and_named(trees):
     assert organs['training_set/UKCHLL082_z002'][1]['present'].all()
     notes = [note for split in ('train', 'validation', 'test') for note in _notes(settings(root, 'curvas'), split)]
     assert any('UKCHLL007: the header of annotation_2.nii.gz disagrees' in note for note in notes)
-    assert any('UKCHLL082: rater 3 has no 1, a known fault: left out' in note for note in notes)
+    assert any('UKCHLL082: rater 3 has no pancreas, a known fault: left out' in note for note in notes)
     assert pattern_of('curvas').known[0] == Known('UKCHLL007', '2', by_index=True)
 
 

@@ -161,7 +161,7 @@ def _masks(case, num_classes, image):
                 raise UserError(f"{part}: not of the size of the rater's other files; export it again")
             painted = labels if painted is None else np.where(labels > 0, labels, painted)
         if known.lacks and known.lacks not in seen and any(known.lacks in items for items in case.pattern.classes):
-            notes.append(f'{case.name}: rater {rater} has no {known.lacks}, a known fault: left out')
+            notes.append(f'{case.name}: rater {rater} has no {known.called}, a known fault: left out')
         else:
             masks.append(painted)
     if not masks:

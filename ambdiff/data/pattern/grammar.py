@@ -69,6 +69,7 @@ class Known:
       rater: whose mask.
       by_index: its header disagrees with the image's, and its voxels are laid on the image's one by one.
       lacks: the value or structure that was not outlined: who asks for it does without this rater.
+      called: what that is.
       no_image: there are masks, and no image.
     """
 
@@ -76,6 +77,7 @@ class Known:
     rater: str = ''
     by_index: bool = False
     lacks: str = ''
+    called: str = ''
     no_image: bool = False
 
 

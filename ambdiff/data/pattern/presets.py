@@ -36,14 +36,15 @@ PRESETS = {
     'curvas': Preset(
         'image=image.nii[.gz],mask=annotation_{rater}.nii[.gz],classes=1:2:3',
         {**_ct(-160, 240), 'num_raters': 3, 'num_classes': 3},
-        (Known('UKCHLL007', '2', by_index=True), Known('UKCHLL082', '3', lacks='1')),
+        (Known('UKCHLL007', '2', by_index=True), Known('UKCHLL082', '3', lacks='1', called='pancreas')),
     ),
     'mbhseg': Preset(
         'image=image.nii[.gz],mask=label_annot_{rater}.nii[.gz],classes=1:2:3:4:5',
         {**_ct(0, 100), 'num_raters': 4, 'num_classes': 5},
     ),
     'msseg': Preset(
-        'image=[Raw_Data/]3DFLAIR.nii[.gz],mask=[Masks/]ManualSegmentation_{rater}.nii[.gz]',
+        'image=(Raw_Data/|Preprocessed_Data/|)(3DFLAIR|FLAIR|FLAIR_preprocessed).nii[.gz],'
+        'mask=[Masks/]ManualSegmentation_{rater}.nii[.gz]',
         {**_MRI, 'num_raters': 7},
     ),
     'wmh': Preset(
