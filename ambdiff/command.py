@@ -147,7 +147,14 @@ def _field_hint(argv: list[str], error: Exception, groups) -> str:
     # A ValueError or TypeError raised inside a config file arrives with its traceback as text: the last line says it.
     if 'Traceback' in message:
         return re.sub(r'^\w*Error: ', '', message.strip().splitlines()[-1])
-    if known or isinstance(error, UserError | flags.Error):
+    if isinstance(error, UserError | flags.Error):
+        # What a config file itself says needs no flag before it; Python's words for numbers are no cure.
+        message = re.sub(r'^flag --config=\S+: ', '', message)
+        if wrong := re.fullmatch(r'flag --(\S+?)=.*: (invalid literal for int|could not convert).*: (.*)', message):
+            kind = 'a whole number' if wrong[2].endswith('int') else 'a number'
+            return f'--{wrong[1]}: give {kind}, not {wrong[3]}'
+        return message
+    if known:
         return message
     given = re.search(r'--?config[= ](\S+)', ' '.join(argv))
     return f'{given[1] if given else "the config"} does not load: {type(error).__name__}: {message}'

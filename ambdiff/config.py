@@ -20,7 +20,7 @@ def default(method: str = 'cimd') -> ConfigDict:
     """
     config = ConfigDict()
     config.seed = 0  # everything random follows from it
-    config.checkpoint = ''  # workdir, step folder or .safetensors file to start from or evaluate
+    config.checkpoint = ''  # weights to start from or evaluate: a workdir, step folder, .safetensors file, or a name
 
     config.data = data = ConfigDict()
     data.path = ''  # file or folder of real data, its layout is detected; '' = use the builder

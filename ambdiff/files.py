@@ -73,6 +73,28 @@ def whole_files(*paths: str | os.PathLike) -> Iterator[tuple[BinaryIO, ...]]:
             os.replace(partial, target)
 
 
+def check_place(folder: str | os.PathLike, flag: str) -> None:
+    """Tells a place at which no folder can be written, before anything is worked out for it; leaves nothing there.
+
+    flag: what named it.
+
+    Raises:
+      UserError: a file is in the way, or nothing can be written there.
+    """
+    place = pathlib.Path(folder).absolute()
+    there = place
+    try:
+        there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            here = folder if there == place else f'{folder}: {there}'
+            raise UserError(f'{here} is a file; name a folder to write to ({flag})')
+        _new(there, os.mkdir)[0].rmdir()
+    except OSError as error:
+        raise UserError(
+            f'{folder}: nothing can be written in {there} ({error.strerror}); name another place ({flag})'
+        ) from error
+
+
 @contextlib.contextmanager
 def whole_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A folder to fill, which takes the place of `folder` when the block ends without error.

@@ -96,11 +96,12 @@ def _unraisable(what) -> None:
 
 
 def _work(config, workdir: pathlib.Path, mode: str) -> int:
-    from ambdiff import evaluate, plan, train
+    from ambdiff import evaluate, files, plan, train
     from ambdiff.data import sources
 
     try:
         # What needs no data is told before any is read or built.
+        files.check_place(workdir, '--workdir')
         if mode != 'evaluate':
             plan.check(config)
         if mode != 'train':

@@ -131,21 +131,27 @@ def predict(flags: argparse.Namespace) -> int:
     Raises:
       UserError: a flag, the weights or the whole input cannot be used, or the output cannot be written.
     """
-    import tqdm
-
-    from ambdiff.command import fail
-    from ambdiff.prediction import earlier, flow, inputs, points
-    from ambdiff.prediction.crop_sampler import CropSampler
-    from ambdiff.prediction.result import Settings
+    # What the weights need not be loaded for is told before they are, which takes a moment.
+    from ambdiff import files
+    from ambdiff.prediction import inputs, points
 
     folder = pathlib.Path(flags.output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'--output={folder} is a file; name a folder')
+    files.check_place(folder, '--output')
+    weights_say = _of_weights(flags)
     found = inputs.find([pathlib.Path(path) for path in flags.input], folder)
     chosen = points.parse(flags.at, [item.source for item in found.inputs])
     if flags.anonymise:
         found, chosen = _anonymous(found, chosen)
     items = {item.name: item for item in found.inputs if item.source in chosen}
+    images_read = {} if weights_say is None else _first_sound(items, chosen, folder, *weights_say)
+    with signals.importing():
+        import tqdm
+
+        from ambdiff.command import fail, keep_compiled
+        from ambdiff.prediction import earlier, failure, flow
+        from ambdiff.prediction.crop_sampler import CropSampler
+        from ambdiff.prediction.result import Settings
+    keep_compiled()
     model = CropSampler(flags.checkpoint)
     settings = Settings(
         flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed, flags.smallest_part
@@ -160,7 +166,9 @@ def predict(flags: argparse.Namespace) -> int:
 
         def images() -> Iterator:
             for item in items.values():
-                image = flow.guarded(item, 'read', lambda item=item: _plan(item, model, settings, chosen, output))
+                image = failure.guarded(
+                    item, 'read', lambda item=item: _plan(item, model, settings, chosen, output, images_read)
+                )
                 if image is not None:
                     yield image
                 else:
@@ -169,9 +177,9 @@ def predict(flags: argparse.Namespace) -> int:
 
         try:
             for given in flow.predictions(model, settings, images()):
-                if not isinstance(given, flow.Failure):
+                if not isinstance(given, failure.Failure):
                     item = items[given.name]
-                    given = flow.guarded(item, 'written', lambda given=given: output.write(given))
+                    given = failure.guarded(item, 'written', lambda given=given: output.write(given))
                 if output.broken:
                     raise output.broken
                 if given:
@@ -192,7 +200,52 @@ def predict(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(item, model, settings, chosen, output: _Output):
+def _of_weights(flags: argparse.Namespace) -> tuple[int, int] | None:
+    """(image channels, classes of masks) that the weights say they take; None where loading them tells why not.
+
+    Raises:
+      UserError: there are no weights, or they have fewer steps than are asked for.
+    """
+    from ambdiff.runtime import weights_place
+
+    found = weights_place.said(flags.checkpoint, 'data.channels', 'data.num_classes', 'diffusion.num_steps')
+    if found is None:
+        return None
+    *of_images, steps = found
+    if flags.num_steps and flags.num_steps > steps:
+        raise UserError(f'--num_steps={flags.num_steps} is more than the {steps} steps of the weights')
+    return tuple(of_images)
+
+
+def _first_sound(items, chosen, folder: pathlib.Path, channels: int, num_classes: int) -> dict:
+    """{the name of the first input that can be predicted: its image}; {} where some have results already.
+
+    Raises:
+      UserError: there are inputs, and none can be predicted.
+    """
+    from ambdiff.prediction import failure, points
+
+    def look(item):
+        volume = item.read(channels)
+        for point in chosen[item.source]:
+            points.to_volume(point, volume)
+        item.raters(volume, num_classes)
+        return volume
+
+    if any((folder / name).exists() for name in items):
+        return {}
+    reasons = []
+    for name, item in items.items():
+        found = failure.guarded(item, 'read', lambda item=item: look(item))
+        if not isinstance(found, failure.Failure):
+            return {name: found}
+        reasons.append(found.reason)
+    if not reasons:
+        return {}
+    raise UserError(reasons[0] if len(reasons) == 1 else f'none of {len(reasons)} cases can be predicted; {reasons[0]}')
+
+
+def _plan(item, model, settings, chosen, output: _Output, images_read: dict):
     """An image read and cut into crops; None where its result is there already."""
     from ambdiff.prediction import earlier, flow
 
@@ -200,7 +253,9 @@ def _plan(item, model, settings, chosen, output: _Output):
     follows_from = flow.settings_of(item, model, settings, points)
     if earlier.claim(output.folder / item.name, follows_from):
         return None
-    image = flow.plan(item, item.read(model.config.data.channels), model, settings, points, follows_from)
+    volume = images_read.pop(item.name, None)
+    volume = item.read(model.config.data.channels) if volume is None else volume
+    image = flow.plan(item, volume, model, settings, points, follows_from)
     for note in image.plan.notes:
         output.say(f'ambdiff: {item.title}: {item.told(note)}')
     return image
@@ -235,12 +290,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    with signals.importing():
-        from ambdiff import command
-        from ambdiff.prediction import crop_sampler, flow  # noqa: F401  what `predict` imports again
+    from ambdiff import command
 
     command.log(logging.ERROR)
-    command.keep_compiled()
     try:
         return predict(flags)
     except UserError as error:

@@ -7,11 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+import test_cli_score
 import test_report
 import tiny
 from PIL import Image
 
 from ambdiff import predict
+from ambdiff.data import check
+from ambdiff.evaluation.comparison import files as comparison
 from ambdiff.prediction.crop_sampler import CropSampler
 
 EVIL = '<img src=x onerror=document.title=1>.png'
@@ -34,7 +37,7 @@ def browser():
 
 @pytest.fixture(scope='module')
 def pages(tmp_path_factory):
-    """{'report': .., 'index': .., 'case': ..}: files written by report and by predict."""
+    """{kind: file}: of an evaluation, a comparison, a data check, and of predict a case, one of points and the list."""
     folder = tmp_path_factory.mktemp('pages')
     test_report.write(folder / 'report.html', 5)
     (folder / 'in').mkdir()
@@ -53,11 +56,31 @@ def pages(tmp_path_factory):
         patch.setattr(CropSampler, 'sample_crops', sample)
         flags = [f'--checkpoint={weights}', f'--input={folder / "in"}', f'--output={folder / "out"}', '--num_samples=5']
         assert predict.main(flags) == 0
+        points = [*flags[:1], f'--input={folder / "in" / "a.png"}', f'--output={folder / "points"}', '--at=50,20;20,40']
+        assert predict.main(points) == 0
     return {
         'report': folder / 'report.html',
         'index': folder / 'out' / 'index.html',
         'case': folder / 'out' / 'a' / 'index.html',
+        'points': folder / 'points' / 'a' / 'index.html',
+        'compare': _comparison(folder / 'compare'),
+        'check': _checked(folder / 'check'),
     }
+
+
+def _comparison(folder):
+    rng = np.random.default_rng(0)
+    for name in ('a_run_of_a_rather_long_name', 'another'):
+        drawn = test_report.discs(rng, (3, 5))
+        raters = test_report.discs(np.random.default_rng(1), (3, 4))
+        test_cli_score.write_evaluation(folder / name, ['a', 'b', 'c'], ['p', 'q', 'q'], raters, drawn)
+    comparison.compare(sorted(folder.iterdir()), folder / 'out')
+    return folder / 'out' / 'compare.html'
+
+
+def _checked(folder):
+    assert check.check(tiny.config(tiny.write_hdf5(folder.with_suffix('.hdf5'))), folder, strict=False) == 0
+    return folder / 'data.html'
 
 
 @pytest.fixture

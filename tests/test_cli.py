@@ -7,10 +7,12 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from ambdiff import convert, main, packaged, predict
 from ambdiff.cli import entry
 from ambdiff.data import check
+from ambdiff.runtime import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -151,6 +153,15 @@ MISTAKES = [
     (['predict', 'a.png', '--input=b.png'], 'give the input by itself'),
     (['predict', 'a.png', '--weights=lidc_smal'], 'did you mean lidc_small?'),
     (['predict', 'a.png', '--seed=-1'], '-1 is not in the range'),
+    (['predict', 'a.png'], 'a.png: truncated or damaged'),
+    (['predict', 'b.png', '--at', '400,3'], 'b.png: the point 400,3 lies outside the image: x 0 to 19, y 0 to 9'),
+    (['predict', 'b.png', '--at', '4,3,1'], 'lies outside the image'),
+    (['predict', 'b.png', '-o', 'file/below'], 'is a file; name a folder'),
+    (['predict', 'b.png', '--weights=empty'], 'neither a workdir with checkpoints'),
+    (['predict', 'b.png', '--weights=lidc_small', '--num-steps=2000'], 'more than the 1000 steps of the weights'),
+    (['train', 'lidc', '--train.num_steps=2.5'], "--config.train.num_steps: give a whole number, not '2.5'"),
+    (['train', 'lidc', '--train.num_steps=0'], 'config.train.num_steps=0 is out of range'),
+    (['train', 'lidc', '--optim.learning_rate=fast'], "--config.optim.learning_rate: give a number, not 'fast'"),
     (['convert', 'lidc'], '--output is missing'),
     (['convert', 'lidc', '-o', 'x'], 'give one of --from_torch='),
     (['weights', 'lidc_small'], 'unexpected extra argument (lidc_small)'),
@@ -159,15 +170,20 @@ MISTAKES = [
 
 @pytest.mark.parametrize(('arguments', 'said'), MISTAKES, ids=lambda x: ' '.join(x) if isinstance(x, list) else '')
 def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, said, elsewhere, monkeypatch):
+    # None is told late: before weights are loaded or a run begins.
+    monkeypatch.setattr(checkpoint, 'load_weights', None)
+    monkeypatch.setattr(main, 'start', None)
     (elsewhere / 'file').write_text('no image\n')
     (elsewhere / 'empty').mkdir()
     (elsewhere / 'bad.py').write_text('def get_config():\n    return 1 / 0\n')
     (elsewhere / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+    Image.new('L', (20, 10), 90).save('b.png')
     done = invoke(*arguments)
     assert done.exit_code == 2, (done.output, done.exception)
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith('weights: ')]
     assert len(lines) == 1 and lines[0].startswith('ambdiff: ') and said in lines[0], done.stderr
-    assert not done.stdout and {path.name for path in elsewhere.iterdir()} == {'file', 'empty', 'bad.py', 'a.png'}
+    there = {path.name for path in elsewhere.iterdir()}
+    assert not done.stdout and there == {'file', 'empty', 'bad.py', 'a.png', 'b.png'}
 
 
 def test_help_needs_none_of_the_heavy_libraries():

@@ -204,6 +204,7 @@ def bad(masks, rater_folders, evaluated, tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('nothing\n')
     np.savez(tmp_path / 'nameless.npz', samples=samples)
+    np.savez(tmp_path / 'plain.npz', scan_0=samples[0])
     np.savez(tmp_path / 'flat.npz', scan_0=samples[0, 0])
     np.savez(tmp_path / 'pickled.npz', scan_0=np.array([{}], object))
     table(tmp_path / 'short.csv', names[:2], 'ab')
@@ -216,7 +217,10 @@ def bad(masks, rater_folders, evaluated, tmp_path):
     ('given', 'said'),
     [
         ('--raters={raters}', '--samples is missing'),
-        ('--samples=drawn', 'which --samples takes; are they swapped?'),
+        ('--samples=drawn', 'holds no raters’ masks beside the samples; name them by --raters='),
+        ('--samples=plain.npz', '--samples=plain.npz: holds no raters’ masks'),
+        ('--raters={raters} --samples=drawn --train=nowhere', '--train=nowhere: no such file or folder'),
+        ('--raters={raters} --samples=drawn --patients=nowhere.csv', 'nowhere.csv: cannot be read (No such file'),
         ('--raters=drawn --samples={raters}', 'are they swapped?'),
         ('--raters={raters} --samples=nowhere', '--samples=nowhere: no such file or folder'),
         ('--raters={raters} --samples=file', 'is none of what is read'),

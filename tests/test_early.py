@@ -1,13 +1,15 @@
 """What needs no data is told before any is read or built; faults of many cases are told as one, with the cure."""
 
+import pathlib
 import sys
 
 import pytest
 import tiny
 
-from ambdiff import command, main, optim
+from ambdiff import command, files, main, optim, packaged
 from ambdiff.data import check, sources
-from ambdiff.runtime import checkpoint
+from ambdiff.errors import UserError
+from ambdiff.runtime import checkpoint, weights_place
 
 
 @pytest.fixture
@@ -56,6 +58,27 @@ def test_weights_that_are_not_there_are_told_before_data_is_read(unread, tmp_pat
     for mode in main.MODES:
         assert main._work(config, tmp_path / 'run', mode) == 2
         assert 'nowhere' in capsys.readouterr().err
+
+
+def test_weights_that_come_along_are_found_by_name_wherever_weights_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.load_config('lidc_small').data.image_size == 64
+    fields = 'data.channels', 'diffusion.num_steps'
+    assert weights_place.said('lidc_small', *fields) == [1, 1000]
+    assert weights_place.said('lidc_small', 'data.nothing') is None
+    (tmp_path / 'cut.safetensors').write_bytes(packaged.weights('lidc_small').read_bytes()[:99])
+    assert weights_place.said('cut.safetensors', *fields) is None
+
+
+def test_a_place_that_cannot_be_written_is_told_and_nothing_is_left_there(tmp_path):
+    files.check_place(tmp_path / 'new' / 'run', '-o')
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'run: \S*file is a file; name a folder to write to \(-o\)'):
+        files.check_place(tmp_path / 'file' / 'run', '-o')
+    if pathlib.Path('/proc').is_dir():
+        with pytest.raises(UserError, match='nothing can be written in /proc'):
+            files.check_place('/proc/run', '-o')
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
 def test_a_warm_up_longer_than_the_run_shrinks_to_a_tenth_of_it():

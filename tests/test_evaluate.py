@@ -132,7 +132,8 @@ def test_checkpoint_of_another_architecture_is_refused_by_field(run, field, valu
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'), [(None, 'does not exist'), (b'x' * 100, 'not a whole .safetensors'), ('folder', 'neither')]
+    ('content', 'said'),
+    [(None, 'no weights'), (b'x' * 100, 'not a whole .safetensors'), ('folder', 'neither')],
 )
 def test_checkpoint_that_cannot_be_read_is_named(run, tmp_path, content, said):
     path = tmp_path / 'weights.safetensors'

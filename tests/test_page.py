@@ -3,11 +3,14 @@
 import json
 import urllib.parse
 
+import numpy as np
 import pytest
 from browser import EVIL, open_all
 
+KINDS = ['report', 'index', 'case', 'points', 'compare', 'check']
 
-@pytest.mark.parametrize('name', ['report', 'index', 'case'])
+
+@pytest.mark.parametrize('name', KINDS)
 @pytest.mark.parametrize('width', [390, 1280])
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_no_page_is_wider_than_the_screen(opened, name, width, scheme):
@@ -73,7 +76,7 @@ def test_a_case_of_a_long_list_is_made_when_it_is_opened(opened, pages):
 
 
 def test_every_control_has_a_name_for_screen_readers(opened):
-    for name in ('report', 'index', 'case'):
+    for name in KINDS:
         page = opened(name)
         open_all(page)
         nameless = page.locator('button, input, select, a').evaluate_all(
@@ -81,6 +84,32 @@ def test_every_control_has_a_name_for_screen_readers(opened):
                e.querySelector('[aria-label]') || e.labels?.[0]?.textContent.trim())).map(e => e.outerHTML)"""
         )
         assert nameless == []
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_headings_step_down_one_by_one_and_what_scrolls_can_be_reached_by_keyboard(opened, name):
+    page = opened(name, 390)
+    open_all(page)
+    levels = page.locator('h1, h2, h3, h4').evaluate_all('all => all.map(e => Number(e.tagName[1]))')
+    assert levels[0] == 1 and max(np.diff(levels)) <= 1
+    stuck = page.locator('main *').evaluate_all(
+        """all => all.filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === 'auto' &&
+           e.tabIndex < 0).map(e => e.className)"""
+    )
+    assert stuck == []
+
+
+@pytest.mark.parametrize('name', ['report', 'compare', 'check'])
+def test_no_text_of_a_table_or_plot_is_cut_or_covered(opened, name):
+    page = opened(name, 390)
+    covered = page.locator('tbody th').evaluate_all(
+        'all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)'
+    )
+    cut = page.locator('.plot text').evaluate_all(
+        """all => all.filter(e => e.getBoundingClientRect().left < e.ownerSVGElement.getBoundingClientRect().left - 1)
+           .map(e => e.textContent)"""
+    )
+    assert covered == cut == []
 
 
 def test_without_script_the_pictures_and_masks_are_there(opened):
@@ -145,7 +174,7 @@ def test_every_column_of_scores_can_be_reached_on_a_phone(opened):
             assert place['x'] + place['width'] <= frame['x'] + frame['width'] + 1
 
 
-@pytest.mark.parametrize('name', ['report', 'index', 'case'])
+@pytest.mark.parametrize('name', KINDS)
 @pytest.mark.parametrize('width', [390, 1280])
 def test_no_word_is_broken_in_its_middle(opened, name, width):
     page = opened(name, width)

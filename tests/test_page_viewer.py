@@ -89,7 +89,8 @@ def test_window_and_level_change_what_is_seen(opened):
     before = page.locator('.stage').screenshot()
     page.get_by_label('Level').fill('0.1')
     page.get_by_label('Width').fill('0.2')
-    assert '-860 HU?' in page.locator('.window').inner_text() and '280 HU?' in page.locator('.window').inner_text()
+    said = page.locator('.window').inner_text()
+    assert '-860 HU assumed' in said and '280 HU assumed' in said
     line = page.locator('.outlines filter feFuncG')
     assert [float(line.get_attribute(a)) for a in ('slope', 'intercept')] == [5, 0]
     assert page.locator('.stage').screenshot() != before
@@ -146,6 +147,7 @@ def test_the_bar_of_known_length_follows_the_zoom(opened):
 
 def test_a_click_shows_and_copies_the_place_as_predict_takes_it(opened):
     page = opened('case', permissions=['clipboard-read', 'clipboard-write'])
+    page.locator('.stage').scroll_into_view_if_needed()
     stage = page.locator('.stage').bounding_box()
     x, y, wide, tall = box(page)
     drag(page, stage, 0, 0)

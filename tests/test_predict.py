@@ -263,7 +263,7 @@ def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tm
     weights_file.save_safetensors(tmp_path / 'old.safetensors', params, Older(), step)
     older = checkpoint.load_config(tmp_path / 'old.safetensors')
     assert older.data.hu_window == default().data.hu_window and older.model.channel_mult == (1,)
-    with pytest.raises(UserError, match='does not exist'):
+    with pytest.raises(UserError, match='there are no weights'):
         checkpoint.load_config(tmp_path / 'nothing')
 
 

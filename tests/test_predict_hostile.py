@@ -14,7 +14,7 @@ from PIL import Image
 from ambdiff import text
 from ambdiff.data.files import images
 from ambdiff.errors import UserError
-from ambdiff.prediction import inputs, names, output, page
+from ambdiff.prediction import earlier, inputs, names, output, page
 from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.merge import Merge
 from ambdiff.runtime import memory
@@ -140,9 +140,9 @@ def test_a_mask_whose_name_misses_the_rule_is_named_and_not_predicted(tmp_path):
 DAMAGES = {
     'nothing': '',
     'no object': '[]',
-    'no field': '{"format": "ambdiff prediction 3"}',
+    'no field': f'{{"format": "{earlier.FORMAT}"}}',
     'deep': '[' * 100_000,
-    'a long number': '{"format": "ambdiff prediction 3", "seed": ' + '9' * 5000 + '}',
+    'a long number': f'{{"format": "{earlier.FORMAT}", "seed": ' + '9' * 5000 + '}',
     'not text': '\udcff',
 }
 

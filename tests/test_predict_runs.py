@@ -11,6 +11,7 @@ import tiny
 from PIL import Image
 
 from ambdiff.prediction import output as predict_output
+from ambdiff.runtime import checkpoint
 
 
 def lying_png(width, height):
@@ -140,6 +141,19 @@ def test_a_folder_of_the_users_own_is_not_overwritten(weights, bright, tmp_path,
     assert (tmp_path / 'out' / 'a' / 'thesis.txt').read_text() == 'precious'
 
 
+def test_a_mistake_of_all_cases_is_told_before_weights_are_loaded_and_leaves_nothing(
+    weights, tmp_path, capfd, monkeypatch
+):
+    (tmp_path / 'in').mkdir()
+    for name in 'ab':
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / 'in' / f'{name}.png')
+    monkeypatch.setattr(checkpoint, 'load_weights', None)
+    assert tiny.run_predict(weights, tmp_path / 'in', tmp_path / 'out', '--at=50,5') == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith('ambdiff: none of 2 cases can be predicted; a.png: the point 50,5 lies outside the image')
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(
     ('more', 'said'),
     [
@@ -149,7 +163,7 @@ def test_a_folder_of_the_users_own_is_not_overwritten(weights, bright, tmp_path,
         (['--num_samples=0'], 'out of range'),
         (['--nonsense=1'], 'unrecognized arguments'),
         (['--input=nowhere.png'], 'no such file or folder'),
-        (['--checkpoint=nowhere'], 'does not exist'),
+        (['--checkpoint=nowhere'], "there are no weights 'nowhere' here"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_two(weights, bright, tmp_path, capfd, more, said):

@@ -194,7 +194,12 @@ def test_each_point_has_its_own_answers(tmp_path):
 
 def test_a_notebook_shows_the_page():
     shown = prediction(two_lesions()[0])._repr_html_()
-    assert shown.startswith('<iframe') and 'sandbox' in shown and '&lt;svg' in shown
+    assert (
+        shown.startswith('<iframe')
+        and 'sandbox' in shown
+        and 'title="Plausible masks of ' in shown
+        and '&lt;svg' in shown
+    )
 
 
 def test_answers_found_slice_by_slice_are_those_of_the_whole():

@@ -14,7 +14,7 @@ from ambdiff import methods, packaged
 from ambdiff.api import choices, images
 from ambdiff.api.prediction import Prediction
 from ambdiff.errors import UserError
-from ambdiff.prediction import flow, inputs, points
+from ambdiff.prediction import failure, flow, inputs, points
 from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.result import Result, Settings
@@ -206,14 +206,14 @@ class Model:
         for reason in failed:
             warnings.warn(reason, stacklevel=2)
         planned = (
-            flow.guarded(item, 'read', lambda item=item: self._read(item, chosen[item.source], settings))
+            failure.guarded(item, 'read', lambda item=item: self._read(item, chosen[item.source], settings))
             for item in items
         )
         done = 0
         for result in flow.predictions(self._inner, settings, planned):
             done += 1
             show(done, len(items))
-            if not isinstance(result, flow.Failure):
+            if not isinstance(result, failure.Failure):
                 yield Prediction.of(result)
                 continue
             failed.append(result.reason)
@@ -294,8 +294,8 @@ def _images(given) -> list:
     return each
 
 
-def _or_raise(result: Result | flow.Failure) -> Prediction:
-    if isinstance(result, flow.Failure):
+def _or_raise(result: Result | failure.Failure) -> Prediction:
+    if isinstance(result, failure.Failure):
         raise UserError(result.reason)
     return Prediction.of(result)
 

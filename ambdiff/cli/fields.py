@@ -8,9 +8,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ambdiff import packaged
+from ambdiff import files, packaged
 from ambdiff.cli import style
-from ambdiff.errors import UserError
 
 _FIELD = re.compile(r'--(?:config\.)?(\w+(?:\.\w+)+)(?:=(.*))?', re.DOTALL)
 _TOP = re.compile(r'--config\.(\w+)(?:=(.*))?', re.DOTALL)  # config.seed, config.checkpoint: of no group
@@ -73,10 +72,12 @@ def load(name: str, **more: Any):
     """
     file = packaged.config(name)
     # What parses fields takes longer than a typing mistake should.
-    from ambdiff import command
+    from ambdiff import command, config_check
 
     own = [f'{field}={value}' for field, value in more.items() if value is not None]
-    return command.parse_config(file, [*given(), *own]), file
+    loaded = command.parse_config(file, [*given(), *own])
+    config_check.check(loaded)  # and later with the method's own fields
+    return loaded, file
 
 
 def given() -> list[str]:
@@ -100,11 +101,10 @@ def folder(given: str | None, file: str) -> pathlib.Path:
     """The workdir: the one given, or runs/<name of the config>.
 
     Raises:
-      UserError: it is a file.
+      UserError: no folder can be written there.
     """
     from ambdiff import command
 
     place = pathlib.Path(given).expanduser() if given else command.default_workdir(file)
-    if place.exists() and not place.is_dir():
-        raise UserError(f'{place} is a file; name a folder to write to (-o)')
+    files.check_place(place, '-o')
     return place

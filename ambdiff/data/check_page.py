@@ -41,12 +41,16 @@ def write(
 
 def _table(surveys):
     columns = {split: survey.rows() for split, survey in surveys.items()}
-    heads = ''.join(f'<th>{split}</th>' for split in columns)
+    heads = ''.join(f'<th scope="col">{split}</th>' for split in columns)
     rows = ''.join(
-        f'<tr><th>{row}</th>{"".join(f"<td>{html.escape(column[row])}</td>" for column in columns.values())}</tr>'
+        f'<tr><th scope="row">{row}</th>'
+        f'{"".join(f"<td>{html.escape(column[row])}</td>" for column in columns.values())}</tr>'
         for row in next(iter(columns.values()))
     )
-    return f'<div class="wide"><table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return (
+        '<div class="wide plain" tabindex="0" role="region" aria-label="What the splits hold"><table><thead><tr>'
+        f'<th scope="col">Split</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _list(name, title, lines):

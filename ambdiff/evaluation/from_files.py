@@ -7,6 +7,7 @@ import ml_collections
 
 from ambdiff.errors import UserError
 from ambdiff.evaluation import files, matched, scores
+from ambdiff.evaluation.given_masks import archive
 from ambdiff.evaluation.given_masks.find import find
 from ambdiff.evaluation.given_masks.masks import RATERS, SAMPLES
 
@@ -52,6 +53,10 @@ def score(request: Request, folder: pathlib.Path) -> dict:
     data, of_raters = request.data, request.raters or request.samples
     samples = find(request.samples, SAMPLES, data, request.split)
     height = lambda: next(iter(samples.masks.values()))().shape[2]
+    if not request.raters and not archive.holds_both(request.samples):
+        raise UserError(
+            f'--samples={request.samples}: holds no raters’ masks beside the samples; name them by --raters=DIR_OR_NPZ'
+        )
     raters = find(of_raters, RATERS, data, request.split, height=height)
     if request.samples.is_dir():  # the names of files are understood beside the raters' cases
         samples = find(request.samples, SAMPLES, data, request.split, raters.masks)
@@ -67,7 +72,10 @@ def score(request: Request, folder: pathlib.Path) -> dict:
     found = matched.match(raters, samples, patients, request.only_common, request.number)
     others = None
     if request.train:
-        train = find(request.train, RATERS, data, 'train', height=height)
+        try:
+            train = find(request.train, RATERS, data, 'train', height=height)
+        except UserError as error:  # which names the flag of what it takes them for
+            raise UserError(str(error).replace(f'--{RATERS}=', '--train=', 1)) from error
         others = matched.training_masks(train, found, raters)
     figures = scores.compute(
         found.cases.raters,

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import importlib.resources
+import re
 from collections.abc import Iterable, Mapping
 
 from ambdiff.pages import figures
@@ -43,7 +44,13 @@ def document(title: str, body: Iterable[str], links: Mapping[str, str]) -> Itera
 def header(title: str, facts: Mapping[str, str], notices: Iterable[str]) -> str:
     """The head of a page: what it is, lines that must not be missed, and facts; text from anywhere."""
     items = ''.join(
-        f'<div><dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd></div>' for key, value in facts.items()
+        f'<div><dt>{html.escape(str(key))}</dt><dd>{breakable(str(value))}</dd></div>' for key, value in facts.items()
     )
     lines = ''.join(f'<p class="notice">{html.escape(line)}</p>' for line in notices if line)
-    return f'<header><h1>{html.escape(title)}</h1>{lines}<dl>{items}</dl></header>'
+    listed = f'<dl>{items}</dl>' if items else ''
+    return f'<header><h1>{breakable(title)}</h1>{lines}{listed}</header>'
+
+
+def breakable(text: str) -> str:
+    """Text from anywhere as HTML that may be broken between the parts of a file's name, not inside of them."""
+    return re.sub(r'([_/.])(?=[^\W_])', r'\1<wbr>', html.escape(text))

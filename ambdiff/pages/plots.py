@@ -158,7 +158,9 @@ def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str, level: tuple
 
     level: name and value of a line across all rows; none where the value is NaN.
     """
-    left, top, width, step = 168, 26, 360, 34
+    longest = max(len(name) for name, *_ in rows)
+    # As wide as names on a phone, where letters are largest; 22 of them at most.
+    left, top, width, step = max(168, 16 + 12 * min(longest, 22)), 26, 360, 34
     highest = max((v + (0 if math.isnan(e) else e) for _, v, e in rows if math.isfinite(v)), default=1)
     spacing = next((s for s in (0.05, 0.1, 0.2) if s * 6 >= highest), 0.5)
     ceiling = max(spacing * math.ceil(highest / spacing * 1.02), spacing)
@@ -180,7 +182,7 @@ def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str, level: tuple
         y = top + step * (index + 0.5)
         kind = 'baseline' if index else 'model'
         strong = '' if index else ' class="strong"'
-        parts.append(f'<text{strong} x="{left - 12}" y="{y + 5}" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(f'<text{strong} x="{left - 12}" y="{y + 5}" text-anchor="end">{html.escape(_short(name))}</text>')
         if not math.isfinite(value):
             continue
         x = left + width * max(value, 0) / ceiling
@@ -192,6 +194,11 @@ def ruler_svg(rows: Sequence[tuple[str, float, float]], label: str, level: tuple
             f'<text{strong} x="{x + half + 12:.1f}" y="{y + 5}">{value:.3f}</text>'
         )
     return svg(left + width + 56, bottom + 26, label, parts)
+
+
+def _short(name: str, most: int = 22) -> str:
+    """A name of at most so many letters, its middle left out: runs differ in how their names begin or end."""
+    return name if len(name) <= most else f'{name[: most // 2 - 1]}…{name[len(name) - most // 2 :]}'
 
 
 def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:

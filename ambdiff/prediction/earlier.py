@@ -19,7 +19,7 @@ from ambdiff import files
 from ambdiff.errors import UserError
 from ambdiff.text import printable
 
-FORMAT = 'ambdiff prediction 3'
+FORMAT = 'ambdiff prediction 4'
 TABLE = 'predictions.csv'
 _OURS = re.compile(
     r'(samples(_\d+)?|probability|disagreement)\.(png|tif|nii\.gz)|segmentation\.dcm|summary\.json|index\.html'

@@ -6,7 +6,6 @@ others go on.
 
 import collections
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.crops import Plan
+from ambdiff.prediction.failure import Failure, guarded
 from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.merge import Merge
 from ambdiff.prediction.points import Point
@@ -42,35 +42,6 @@ class Planned:
     points: Sequence[Point]
     raters: np.ndarray
     settings: Mapping
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """An image that could not be predicted, and why: one line that names it."""
-
-    item: Input
-    reason: str
-
-
-def guarded(item: Input, what: str, step: Callable):
-    """What a step gives, or a Failure that says why it gives nothing.
-
-    Strangers' files break readers in any way, and what is made of them any later step: only interruptions pass.
-    """
-    try:
-        return step()
-    except MemoryError:
-        reason = 'takes more memory than there is; crop it, look at points, or take fewer samples'
-    except UserError as error:
-        reason = str(error)
-    except OSError as error:
-        path = os.fsdecode(error.filename) if error.filename else item.source
-        reason = f'{path}: cannot be {what} ({error.strerror or error})'
-    except Exception as error:
-        reason = f'cannot be {what} ({type(error).__name__}: {str(error)[:200]})'
-    reason = item.told(printable(' '.join(reason.split())))
-    named = item.title in reason or (item.files and printable(item.files[0].name) in reason)
-    return Failure(item, reason if named else f'{item.title}: {reason}')
 
 
 def settings_of(item: Input, model: CropSampler, settings: Settings, points: Sequence[Point]) -> dict:

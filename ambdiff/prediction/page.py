@@ -38,8 +38,9 @@ def write(path: pathlib.Path, prediction: Result, names: Sequence[str], warnings
 def notebook(prediction: Result) -> str:
     """The page of a case in a frame, for a notebook's cell."""
     content = ''.join(document(prediction.title, _parts(prediction, (), prediction.notes), {}))
-    frame = 'width:100%;height:640px;border:0'
-    return f'<iframe srcdoc="{html.escape(content, quote=True)}" style="{frame}" sandbox="allow-scripts"></iframe>'
+    title = f'title="Plausible masks of {html.escape(prediction.title, quote=True)}"'
+    frame = f'{title} style="width:100%;height:640px;border:0" sandbox="allow-scripts"'
+    return f'<iframe srcdoc="{html.escape(content, quote=True)}" {frame}></iframe>'
 
 
 def _parts(prediction: Result, names: Sequence[str], warnings: Sequence[str]) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _parts(prediction: Result, names: Sequence[str], warnings: Sequence[str]) ->
     }
     yield header(TITLE, facts, [NOTICE])
     yield case.how_to_read(len(prediction.raters), len(prediction.samples), prediction.drawn_with.smallest_part)
-    yield '<div id="cases">'
+    yield f'<h2>{"Points" if len(prediction.findings) > 1 else "Case"}</h2><div id="cases">'
     for number, finding in enumerate(prediction.findings):
         yield f'<!--case-->{_row(prediction, finding, number, names, warnings)}<!--/case-->'
     yield '</div>'
@@ -83,7 +84,8 @@ def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str]
             focus=box,
             at=f'--at={points.pattern(prediction.volume, z)}',
         )
-        body += f'<section class="view">{f"<h3>{title}</h3>" if title else ""}{picture}</section>'
+        heading = f'<h4 class="slice">{title}</h4>' if title else ''
+        body += f'<section class="view">{heading}{picture}</section>'
     notes = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in warnings)
     divided = -sum(answer.share * math.log2(answer.share) for answer in finding.modes)
     shown = html.escape(prediction.name_of(finding), quote=True)
@@ -91,7 +93,7 @@ def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str]
     where = f'Files in {folder}: {_file_links([*names, "summary.json"])}.' if names else ''
     return f"""<details open class="case" id="{name}" data-name="{shown}"
 data-divided="{divided:.4f}" data-empty="{finding.empty_share:.4f}"><summary><img
-src="{thumbnail}" alt="" width="52" height="52"><b>{shown}</b>
+src="{thumbnail}" alt="" width="52" height="52"><h3>{shown}</h3>
 <span>{html.escape(finding.headline)}</span></summary><div class="body">{notes}{body}<p class="read">{where}</p></div>
 </details>"""
 

@@ -41,7 +41,7 @@ def in_unit_range(
             notes.append(f'no unsigned integers: {guess} is taken as black to white')
         if kind == 'hu_window':
             notes.append(f'no HU: {guess} is taken as {low:g} to {high:g} HU, the range the weights were trained on')
-        window = (low, high, 'HU?' if kind == 'hu_window' else '')
+        window = (low, high, 'HU assumed' if kind == 'hu_window' else '')
     return {z: convert(volume.values[z : z + 1])[0] for z in slices}, window, tuple(notes)
 
 

@@ -27,7 +27,7 @@ from ambdiff import config_saved, methods
 from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.methods.kit.contract import Method, Weights
-from ambdiff.runtime import hosts, integrity, weights_file
+from ambdiff.runtime import hosts, integrity, weights_file, weights_place
 
 logger = logging.getLogger(__name__)
 
@@ -245,22 +245,9 @@ def _shapes(method: Method, config: ml_collections.ConfigDict, sharding: jax.sha
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), Weights(params, state))
 
 
-def _existing(path: str) -> pathlib.Path:
-    place = pathlib.Path(path).absolute()
-    if not place.exists():
-        raise UserError(f'config.checkpoint={path} does not exist')
-    return place
-
-
 def _find_step(place: pathlib.Path) -> tuple[pathlib.Path, int]:
     """(the folder of checkpoints, the newest step that can be read) of a workdir, or the step whose folder this is."""
-    step = int(place.name) if integrity.is_step(place.name) and (place / 'ema').is_dir() else None
-    folder = place.parent if step is not None else place / 'checkpoints'
-    if not folder.is_dir():
-        raise UserError(
-            f'config.checkpoint={place} is neither a workdir with checkpoints, nor the folder of a '
-            'step, nor a .safetensors file'
-        )
+    folder, step = weights_place.checkpoints(place)
     if step is None:
         step, bad = integrity.newest_good(folder, ('ema', 'config'))
         for number, reason in bad.items():
@@ -283,7 +270,7 @@ def load_weights(path: str, config: ml_collections.ConfigDict, sharding: jax.sha
     Raises:
       UserError: nothing there, not readable, or of another method or architecture.
     """
-    place = _existing(path)
+    place = weights_place.existing(path)
     method = methods.create(config)
     if place.is_file():
         return _load_file(place, config, method, sharding)
@@ -310,7 +297,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     Raises:
       UserError: nothing there, or not readable.
     """
-    place = _existing(path)
+    place = weights_place.existing(path)
     if place.is_file():
         return weights_file.load_safetensors(place)[1]
     folder, step = _find_step(place)

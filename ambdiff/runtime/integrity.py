@@ -11,7 +11,7 @@ import zlib
 import tensorstore
 
 from ambdiff.errors import UserError
-from ambdiff.runtime import hosts
+from ambdiff.runtime import hosts, weights_place
 
 _MANIFEST = 'manifest.json'
 
@@ -71,15 +71,10 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
     return None
 
 
-def is_step(name: str) -> bool:
-    """Whether a folder's name is a step's: str.isdigit() alone takes superscripts and other scripts' digits."""
-    return name.isascii() and name.isdigit()
-
-
 def _steps(folder: pathlib.Path) -> list[int]:
     """The steps that have a folder here, whole or not, newest first."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if is_step(name)), reverse=True)
+    return sorted((int(name) for name in names if weights_place.is_step(name)), reverse=True)
 
 
 def newest_good(folder: pathlib.Path, items: tuple[str, ...]) -> tuple[int | None, dict[int, str]]:

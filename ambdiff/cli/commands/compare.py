@@ -4,6 +4,7 @@ import pathlib
 
 import click
 
+from ambdiff import files
 from ambdiff.cli import style
 
 
@@ -30,14 +31,13 @@ def command(runs, output) -> None:
     A RUN is a folder that ambdiff train, evaluate or score wrote. Images are matched by name; all need the same number
     of samples, or the first so many of a larger number of independent ones are taken.
     """
-    if output.exists() and not output.is_dir():
-        raise click.UsageError(f'{output} is a file; name a folder to write to (-o)')
+    files.check_place(output, '-o')
     from ambdiff import command as commands
-    from ambdiff.evaluation.comparison import files
+    from ambdiff.evaluation.comparison import files as comparison
 
     commands.keep_compiled()
-    found = files.compare(runs, output)
-    click.echo(files.format_differences(found))
+    found = comparison.compare(runs, output)
+    click.echo(comparison.format_differences(found))
     for note in found.notes:
         click.echo(note)
     click.echo(f'{output / "compare.html"}')

@@ -4,6 +4,7 @@ import pathlib
 
 import click
 
+from ambdiff import files
 from ambdiff.cli import fields
 
 _PLACE = {'type': click.Path(path_type=pathlib.Path), 'metavar': 'DIR_OR_NPZ'}
@@ -50,8 +51,7 @@ def command(
     JPEG, TIFF or NIfTI. An .npz is evaluate's masks.npz, or has an array [K, H, W] for each case. Fields of the data
     group (--data.num_raters=5) say how a data set is read.
     """
-    if output.exists() and not output.is_dir():
-        raise click.UsageError(f'{output} is a file; name a folder to write to (-o)')
+    files.check_place(output, '-o')
     data = fields.data(num_classes=num_classes)
     from ambdiff import command as commands
     from ambdiff.evaluation import from_files

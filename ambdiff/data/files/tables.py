@@ -78,7 +78,9 @@ def read(path: pathlib.Path, needed: Sequence[str], optional: Sequence[str] = ()
         content = path.read_bytes()
         wide = content.startswith((b'\xff\xfe', b'\xfe\xff'))
         text = content.decode('utf-16' if wide else 'utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    except UnicodeDecodeError as error:
         raise UserError(f'{path}: cannot be read as UTF-8 text ({" ".join(str(error).split())[:120]})') from error
     if '\0' in text:
         raise UserError(f'{path}: not a text file; store the table as CSV in UTF-8')

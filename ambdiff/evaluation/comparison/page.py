@@ -10,7 +10,7 @@ from ambdiff.evaluation import report
 from ambdiff.evaluation.comparison.paired import Comparison
 from ambdiff.pages import plots
 from ambdiff.pages.case import number, strips
-from ambdiff.pages.frame import document, header
+from ambdiff.pages.frame import breakable, document, header
 
 _CASES = 12  # shown
 _COLUMNS = tuple(row for row in (*report.METRICS, *report.OLDER) if row[0] != 'calibration')
@@ -52,7 +52,7 @@ def _differences(found) -> str:
     first = found.names[0]
     rows = {f'{name} less {first}': (means, errors, True) for name, (means, errors) in found.differences.items()}
     error = 'of one patient together' if any(found.patients) else 'as independent, since patients are not known'
-    return f"""<section><h2 id="differences">Differences to {html.escape(first)}</h2>
+    return f"""<section><h2 id="differences">Differences to {breakable(first)}</h2>
 {_table(rows, 'Differences')}<p class="read">Paired: the mean over images of a run's score less that of
 {html.escape(first)} on the same image; ± is one standard error, images taken {error}. Bold is more than two standard
 errors away from 0.</p></section>"""
@@ -64,7 +64,7 @@ def _table(rows, label: str) -> str:
     body = ''
     for name, (means, errors, difference) in rows.items():
         cells = ''.join(f'<td>{cell(means[key], errors[key], difference)}</td>' for key, *_ in _COLUMNS)
-        body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
+        body += f'<tr><th scope="row">{breakable(name)}</th>{cells}</tr>'
     return f"""<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>
 <thead><tr><th scope="col">Mean over images</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"""
 

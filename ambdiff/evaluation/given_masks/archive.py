@@ -31,6 +31,14 @@ def matches(path: pathlib.Path) -> bool:
         return bool(names := file.namelist()) and all(name.endswith('.npy') for name in names)
 
 
+def holds_both(path: pathlib.Path) -> bool:
+    """Whether a file is an archive with samples and raters, as evaluate writes."""
+    if not path.is_file() or not matches(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return {f'{RATERS}.npy', f'{SAMPLES}.npy'} <= set(file.namelist())
+
+
 def find(path: pathlib.Path, kind: str, num_classes: int) -> GivenMasks:
     """The masks of one side in an archive; see `find.find`."""
     arrays = _read(path)
