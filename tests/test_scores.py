@@ -84,6 +84,16 @@ def test_no_images_have_no_values(measure):
         assert value.shape == (0,), key
 
 
+def test_the_raters_resampled_are_the_same_with_and_without_masks_of_other_patients():
+    rng = np.random.default_rng(2)
+    raters, samples = blobs(rng, 6, 4), blobs(rng, 6, 3)
+    present = np.ones(raters.shape[:2], bool)
+    given = {'patients': [''] * 6, 'draws': 'independent', 'num_classes': 1, 'seed': 0}
+    alone = scores.compute(raters, present, samples, **given)
+    beside = scores.compute(raters, present, samples, **given, others=(raters, present))
+    np.testing.assert_equal(alone.table['raters_resampled'], beside.table['raters_resampled'])
+
+
 def worlds(count, number, seed):
     """Raters and samples [count, 4 or number, 12, 12], all independent draws from one distribution an image."""
     rng = np.random.default_rng(seed)

@@ -86,7 +86,6 @@ def compute(
     Raises:
       ValueError: no images, or arrays that do not fit together.
     """
-    rng = np.random.default_rng(seed)
     count, number = samples.shape[:2]
     patients = list(patients) if any(patients) else None
 
@@ -104,10 +103,12 @@ def compute(
 
     model, classes, counts = row(samples, draws)
     table = {'model': summary(model, counts)}
+    # A stream of its own: the same with and without masks of other patients.
+    resampling = np.random.default_rng((seed, 1))
     masks = {'empty': baselines.empty(raters, number)}
     if others is not None:
-        masks['other_patients'] = baselines.other_patients(*others, count, number, rng)
-    masks['raters_resampled'] = baselines.raters_resampled(raters, present, number, rng)
+        masks['other_patients'] = baselines.other_patients(*others, count, number, np.random.default_rng(seed))
+    masks['raters_resampled'] = baselines.raters_resampled(raters, present, number, resampling)
     if fresh is not None:
         masks['fresh_raters'] = fresh
     for name, others in masks.items():
