@@ -35,12 +35,14 @@ _HOMES = {
 __all__ = ['Model', 'Prediction', 'UserError', '__version__', 'ged', 'hm_iou', 'load', 'score']
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
-    return value
+if not TYPE_CHECKING:  # to a type checker it would give any name that is asked for
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first used."""
+        if name not in _HOMES:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

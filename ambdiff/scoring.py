@@ -1,7 +1,7 @@
 """`ambdiff.score`: the metrics of `ambdiff.metrics` for masks that anyone has, as arrays of any size."""
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,24 +92,65 @@ def score(raters, samples, present=None, num_classes=1, batched=False, volume=Fa
     return _measure(cases, num_classes, draws)
 
 
-def ged(raters: ArrayLike, samples: ArrayLike, **options) -> float | np.ndarray:
+class Options(TypedDict, total=False):
+    """What the shorthands take of `score`'s arguments."""
+
+    present: ArrayLike | Sequence[ArrayLike] | None
+    num_classes: int
+    volume: bool
+    draws: Draws
+
+
+@overload
+def ged(
+    raters: ArrayLike, samples: ArrayLike, *, batched: Literal[False] = False, **options: Unpack[Options]
+) -> float: ...
+
+
+@overload
+def ged(
+    raters: ArrayLike | Sequence[ArrayLike],
+    samples: ArrayLike | Sequence[ArrayLike],
+    *,
+    batched: Literal[True],
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+
+
+def ged(raters, samples, *, batched=False, **options):
     """Squared generalised energy distance in [0, 2], lower is better: `score(...)['ged']`; options as of `score`.
 
     >>> import numpy as np, ambdiff
     >>> ambdiff.ged(np.ones((4, 8, 8), bool), np.ones((16, 8, 8), bool))
     0.0
     """
-    return score(raters, samples, **options)['ged']
+    return score(raters, samples, batched=batched, **options)['ged']
 
 
-def hm_iou(raters: ArrayLike, samples: ArrayLike, **options) -> float | np.ndarray:
+@overload
+def hm_iou(
+    raters: ArrayLike, samples: ArrayLike, *, batched: Literal[False] = False, **options: Unpack[Options]
+) -> float: ...
+
+
+@overload
+def hm_iou(
+    raters: ArrayLike | Sequence[ArrayLike],
+    samples: ArrayLike | Sequence[ArrayLike],
+    *,
+    batched: Literal[True],
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+
+
+def hm_iou(raters, samples, *, batched=False, **options):
     """Mean IoU of the best matching in [0, 1], higher is better: `score(...)['hm_iou']`; options as of `score`.
 
     >>> import numpy as np, ambdiff
     >>> ambdiff.hm_iou(np.ones((4, 8, 8), bool), np.zeros((16, 8, 8), bool))
     0.0
     """
-    return score(raters, samples, **options)['hm_iou']
+    return score(raters, samples, batched=batched, **options)['hm_iou']
 
 
 def _cases(given: ArrayLike | Sequence[ArrayLike], name: str) -> list:

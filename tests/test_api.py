@@ -1,5 +1,6 @@
 """`import ambdiff`: load, sample and predict from Python, as the command does it."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -7,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import typing
 
 import jax
 import numpy as np
@@ -57,12 +59,24 @@ def test_every_public_name_is_typed_and_documented_and_none_is_a_module():
     for name in set(ambdiff.__all__) - {'__version__'}:
         value = getattr(ambdiff, name)
         assert value.__doc__ and not inspect.ismodule(value), name
-    for function in (ambdiff.load, ambdiff.ged, ambdiff.hm_iou):
+    several = (ambdiff.score, ambdiff.ged, ambdiff.hm_iou, ambdiff.Model.sample)
+    forms = [form for function in several for form in typing.get_overloads(function)]
+    assert len(forms) == 2 * len(several)  # one case, and with batched=True several
+    for function in (ambdiff.load, ambdiff.Model.predict, ambdiff.Prediction.score, ambdiff.Prediction.save, *forms):
         signature = inspect.signature(function)
         assert signature.return_annotation is not signature.empty
-        assert all(p.annotation is not p.empty or p.name == 'options' for p in signature.parameters.values())
+        assert all(p.annotation is not p.empty or p.name == 'self' for p in signature.parameters.values())
     with pytest.raises(AttributeError, match="'ambdiff' has no attribute 'lod'"):
         _ = ambdiff.lod
+
+
+def test_a_type_checker_sees_the_names_where_they_are_defined_and_no_others():
+    tree = ast.parse((ROOT / 'ambdiff' / '__init__.py').read_text('utf-8'))
+    seen = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING']
+    named = {part.asname: node.module for node in seen[0].body for part in node.names}
+    assert named == ambdiff._HOMES and set(named) | {'__version__'} == set(ambdiff.__all__)
+    assert not any(isinstance(node, ast.FunctionDef) and node.name == '__getattr__' for node in tree.body)
+    assert (ROOT / 'ambdiff' / 'py.typed').is_file()
 
 
 @pytest.mark.parametrize('name', ['ambdiff.packaged', 'ambdiff.scoring', 'ambdiff.api.model'])
