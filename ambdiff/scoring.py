@@ -84,9 +84,8 @@ def score(raters, samples, present=None, num_classes=1, batched=False, volume=Fa
     parts = [_cases(raters, 'raters'), _cases(samples, 'samples')]
     parts.append([None] * len(parts[0]) if present is None else _cases(present, 'present'))
     if len({len(part) for part in parts}) > 1:
-        held = ', '.join(
-            f'{name} {len(part)}' for name, part in zip(('raters', 'samples', 'present'), parts, strict=True)
-        )
+        names = ('raters', 'samples') if present is None else ('raters', 'samples', 'present')
+        held = ', '.join(f'{name} {len(part)}' for name, part in zip(names, parts, strict=False))
         raise UserError(f'batched=True needs as many cases of each: {held}')
     cases = [_case(*given, num_classes, axes, f'[{row}]') for row, given in enumerate(zip(*parts, strict=True))]
     return _measure(cases, num_classes, draws)

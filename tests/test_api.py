@@ -126,6 +126,10 @@ def test_a_prediction_says_all_that_the_samples_say_and_is_read_only(model, brig
     html = found._repr_html_()
     assert len(html) < 200_000 and 'http://' not in html.replace('http://www.w3.org', '') and '75%' in html
     assert found.save(tmp_path / 'out') == tmp_path / 'out'
+    (tmp_path / 'file').write_text('')
+    for place, said in (('file', 'file is in the way'), ('file/below', 'file is a file; name a folder')):
+        with pytest.raises(UserError, match=said):
+            found.save(tmp_path / place)
     assert tiny.summary(tmp_path, 'out')['empty_share'] == 0.25
 
 
@@ -212,7 +216,7 @@ def test_what_a_model_is_for_is_said(model):
         (np.stack([HU] * 5), {}, 'image has shape 5x16x16.* of several images or slices give batched=True'),
         (np.stack([HU] * 3, -1), {}, 'of a colour picture give one grey channel'),
         (HU[None, ..., None], {}, 'of several images give batched=True'),
-        (HU, {'batched': True}, r'image\[0\] has shape 16, '),
+        (HU, {'batched': True}, r'image\[0\] has shape 16, .*of one image leave out batched=True'),
         (np.zeros((0, 16)), {}, 'image: an image of 0x16 pixels'),
         ([], {'batched': True}, 'image holds no image'),
         ([[1.0, 2.0], [3.0]], {}, 'image cannot be read as an array'),
@@ -232,6 +236,7 @@ def test_what_a_model_is_for_is_said(model):
         (DISC * 200, {}, 'where they are grey values give image / 255 with scaled=True|give image / 255 with scaled'),
         ((DISC * 900 + 24).astype(np.uint16), {}, 'unsigned numbers lack the rescale'),
         (DISC * 1e6 - 5, {}, 'slope'),
+        (DISC * 3.5 - 1.2, {}, r'they look standardised; undo that, image \* std \+ mean'),
         (HU, {'num_samples': 0}, 'num_samples=0: give a whole number, 1 to 1000'),
         (HU, {'num_samples': 2.5}, 'num_samples=2.5: give a whole number'),
         (HU, {'num_steps': 2000}, 'num_steps=2000: give a whole number, 1 to 1000, the steps of the weights'),

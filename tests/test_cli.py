@@ -155,7 +155,7 @@ MISTAKES = [
     (['predict', 'a.png', '--seed=-1'], '-1 is not in the range'),
     (['predict', 'a.png'], 'a.png: truncated or damaged'),
     (['predict', 'b.png', '--at', '400,3'], 'b.png: the point 400,3 lies outside the image: x 0 to 19, y 0 to 9'),
-    (['predict', 'b.png', '--at', '4,3,1'], 'lies outside the image'),
+    (['predict', 'b.png', '--at', '4,3,1'], 'lies outside the image: x 0 to 19, y 0 to 9, z 0 to 0'),
     (['predict', 'b.png', '-o', 'file/below'], 'is a file; name a folder'),
     (['predict', 'b.png', '--weights=empty'], 'neither a workdir with checkpoints'),
     (['predict', 'b.png', '--weights=lidc_small', '--num-steps=2000'], 'more than the 1000 steps of the weights'),

@@ -16,6 +16,7 @@ from ambdiff.errors import UserError
 
 _AIR = -1000  # HU
 _LARGEST_HU = 1 << 15
+_STANDARDISED = 10  # standard deviations: no CT slice spans so few HU, noise alone has more
 _ROUNDING = 1e-3  # that resampling may put values beside [0, 1]
 _TEXT = 'is text: give an array, and files to model.predict(PATH)'
 
@@ -86,7 +87,7 @@ def _shaped(image: np.ndarray, name: str, channels: int) -> np.ndarray:
     elif image.ndim == 4:
         cure = 'of several images give batched=True'
     else:
-        cure = 'give one image'
+        cure = 'of one image leave out batched=True' if name.endswith(']') else 'give one image'
     raise UserError(f'{name} has shape {shape}, and {meant} is meant: {cure}')
 
 
@@ -136,6 +137,8 @@ def _no_hu(image: np.ndarray, name: str, low: float, high: float, window: tuple[
         return 'give scaled=True where they are scaled'
     if low >= -1 and high <= 1:
         return f'give ({name} + 1) / 2 with scaled=True where they are scaled'
+    if low < 0 and max(-low, high) <= _STANDARDISED and (image != np.rint(image)).any():
+        return f'they look standardised; undo that, {name} * std + mean'
     if low >= 0 and high <= 255:
         scale = f'({name} - {window[0]:g}) / {window[1] - window[0]:g}'
         return (

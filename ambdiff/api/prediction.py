@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from ambdiff import files
 from ambdiff.prediction import output, page
 from ambdiff.prediction.points import text_of
 from ambdiff.prediction.result import Result
@@ -48,8 +49,12 @@ class Prediction(Result):
         """Writes masks, maps, summary.json and index.html into a new folder, whole or not at all; returns it.
 
         What had to be left out is a warning (`warnings.warn`) in one line.
+
+        Raises:
+          UserError: something of your own lies there, or nothing can be written there.
         """
         folder = pathlib.Path(folder)
+        files.check_place(folder.parent, 'save')
         for note in output.save(self, folder):
             warnings.warn(note, stacklevel=2)
         return folder

@@ -135,8 +135,8 @@ def claim(folder: pathlib.Path, settings: dict) -> WrittenResult | None:
             if not names or (is_result(folder) and all(map(_OURS.fullmatch, names))):
                 return None
     raise UserError(
-        f'{folder} is in the way: it is no result of ambdiff.predict, or holds other files beside one; move it or give '
-        'another --output='
+        f'{folder} is in the way: it is no result of ambdiff predict, or holds other files beside one; move it, or '
+        'name another folder'
     )
 
 

@@ -105,7 +105,11 @@ def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
         raise UserError(f'has {sides[2]} slices: give points as x,y,z')
     given, point = point, (*point, 0.0)[:3]
     if not all(-0.5 <= value <= side - 0.5 for value, side in zip(point, sides, strict=True)):
-        axes = [f'{axis} 0 to {side - 1}' for axis, side in zip('xyz', sides, strict=True) if side > 1 or axis != 'z']
+        axes = [
+            f'{axis} 0 to {side - 1}'
+            for axis, side in zip('xyz', sides, strict=True)
+            if side > 1 or axis in 'xyz'[: len(given)]
+        ]
         raise UserError(f'the point {text_of(given)} lies outside the image: {", ".join(axes)}')
     place = [point[axis] for axis in order]
     for axis, flip in enumerate(volume.file_flips):
