@@ -94,6 +94,25 @@ def test_check_and_convert_call_what_their_modules_do(elsewhere, monkeypatch):
     assert seen[1] == ({'from_torch': 'a.pt', 'to_torch': None, 'to_safetensors': None}, 'b')
 
 
+@pytest.mark.parametrize(
+    ('words', 'offered'),
+    [
+        ('ambdiff ev', 'plain,evaluate'),
+        ('ambdiff train li', 'plain,lidc'),
+        ('ambdiff train my_', 'file,my_'),
+        ('ambdiff train lidc --data.path=x --wei', 'plain,--weights'),
+        ('ambdiff evaluate lidc --weights lidc_small_', 'plain,lidc_small_cimd'),
+        ('ambdiff predict scan.dcm --weights runs/', 'file,runs/'),
+        ('ambdiff predict sc', 'file,sc'),
+        ('ambdiff predict scan.dcm -o ou', 'file,ou'),
+    ],
+)
+def test_the_shell_completes_commands_options_names_and_files(words, offered):
+    given = {'COMP_WORDS': words, 'COMP_CWORD': str(len(words.split()) - 1), '_AMBDIFF_COMPLETE': 'bash_complete'}
+    done = CliRunner().invoke(entry.ambdiff, env=given, prog_name='ambdiff')
+    assert done.output.splitlines() == [offered], done.exception
+
+
 def test_weights_lists_what_comes_along(elsewhere):
     done = invoke('weights')
     assert done.exit_code == 0

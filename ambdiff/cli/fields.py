@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from ambdiff import files, packaged
-from ambdiff.cli import style
+from ambdiff.cli import names, style
 
 _FIELD = re.compile(r'--(?:config\.)?(\w+(?:\.\w+)+)(?:=(.*))?', re.DOTALL)
 _TOP = re.compile(r'--config\.(\w+)(?:=(.*))?', re.DOTALL)  # config.seed, config.checkpoint: of no group
@@ -48,20 +47,9 @@ class ConfigCommand(style.Subcommand):
             )
 
 
-class ConfigName(click.ParamType):
-    """A config by name or file, completed by the names that come along."""
-
-    name = 'config'
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The names that begin so; files as well."""
-        names = [CompletionItem(name) for name in packaged.config_names() if name.startswith(incomplete)]
-        return [*names, CompletionItem(incomplete, type='file')]
-
-
 def argument(function: Callable) -> Callable:
     """The argument CONFIG."""
-    return click.argument('config', type=ConfigName())(function)
+    return click.argument('config', type=names.ConfigName())(function)
 
 
 def load(name: str, **more: Any):

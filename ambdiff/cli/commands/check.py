@@ -14,7 +14,9 @@ from ambdiff.cli import fields
 )
 @fields.argument
 @click.option('--strict', is_flag=True, help='Exit status 2 where any file is faulty or a split leaks.')
-@click.option('-o', '--output', metavar='DIR', help='Where the page goes; default runs/NAME_VARIANT/data.')
+@click.option(
+    '-o', '--output', type=click.Path(), metavar='DIR', help='Where the page goes; default runs/NAME_VARIANT/data.'
+)
 def command(config, strict, output) -> int:
     """Read every example of the data of CONFIG once: what it holds, what is faulty, what leaks between splits."""
     loaded, file = fields.load(config)

@@ -2,7 +2,7 @@
 
 import click
 
-from ambdiff.cli import fields
+from ambdiff.cli import fields, names
 
 
 @click.command(
@@ -13,10 +13,11 @@ from ambdiff.cli import fields
     ],
 )
 @fields.argument
-@click.option('-o', '--workdir', '--output', metavar='DIR', help='A run; default runs/NAME_VARIANT.')
+@click.option('-o', '--workdir', '--output', type=click.Path(), metavar='DIR', help='A run; default runs/NAME_VARIANT.')
 @click.option(
     '--weights',
     '--checkpoint',
+    type=names.WeightsName(),
     metavar='WEIGHTS',
     help='A name, file or folder; default: the newest checkpoint of the run.',
 )

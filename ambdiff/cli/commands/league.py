@@ -4,7 +4,7 @@ import logging
 
 import click
 
-from ambdiff.cli import fields
+from ambdiff.cli import fields, names
 
 HOW_TO_GO_ON = 'the same command goes on'
 
@@ -27,8 +27,15 @@ def _factors(ctx, param, text: str | None) -> tuple[float, ...]:
         'ambdiff league --data.path=data_lidc.hdf5 --methods=ssn,ssn+rank=20 --score=theirs:masks.npz --reference=ssn',
     ],
 )
-@click.argument('config', type=fields.ConfigName(), default='league')
-@click.option('-o', '--workdir', '--output', metavar='DIR', help='Where runs and table go; default runs/league.')
+@click.argument('config', type=names.ConfigName(), default='league')
+@click.option(
+    '-o',
+    '--workdir',
+    '--output',
+    type=click.Path(),
+    metavar='DIR',
+    help='Where runs and table go; default runs/league.',
+)
 @click.option('--methods', default='', help='Who takes part: NAME,NAME+field=value,..; default: all there are.')
 @click.option('--seeds', default='1', show_default=True, help='How many of each; 1,NAME=3 for more of one.')
 @click.option('--score', multiple=True, metavar='NAME:FILE', help='Masks of another program, as a row of their own.')

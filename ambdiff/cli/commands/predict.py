@@ -1,21 +1,9 @@
 """ambdiff predict: what python -m ambdiff.predict does."""
 
 import click
-from click.shell_completion import CompletionItem
 
 from ambdiff import packaged
-from ambdiff.cli import style
-
-
-class _Weights(click.ParamType):
-    """Weights by name, file or folder, completed by the names that come along."""
-
-    name = 'weights'
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The names that begin so; files as well."""
-        names = [CompletionItem(name) for name in packaged.weights_names() if name.startswith(incomplete)]
-        return [*names, CompletionItem(incomplete, type='file')]
+from ambdiff.cli import names, style
 
 
 @click.command(
@@ -26,7 +14,15 @@ class _Weights(click.ParamType):
     ],
 )
 @click.argument('inputs', metavar='INPUT', type=click.Path(), nargs=-1, required=True)
-@click.option('-o', '--output', metavar='DIR', default='predictions', show_default=True, help='Where the results go.')
+@click.option(
+    '-o',
+    '--output',
+    type=click.Path(),
+    metavar='DIR',
+    default='predictions',
+    show_default=True,
+    help='Where the results go.',
+)
 @click.option(
     '--at',
     default='',
@@ -39,7 +35,7 @@ class _Weights(click.ParamType):
 @click.option(
     '--weights',
     '--checkpoint',
-    type=_Weights(),
+    type=names.WeightsName(),
     help=f'A name (ambdiff weights lists them), a .safetensors file, a run or a step of it; default '
     f'{packaged.DEFAULT_WEIGHTS}.',
 )

@@ -2,7 +2,7 @@
 
 import click
 
-from ambdiff.cli import fields
+from ambdiff.cli import fields, names
 
 
 @click.command(
@@ -13,8 +13,21 @@ from ambdiff.cli import fields
     ],
 )
 @fields.argument
-@click.option('-o', '--workdir', '--output', metavar='DIR', help='Where the run writes; default runs/NAME_VARIANT.')
-@click.option('--weights', '--checkpoint', metavar='WEIGHTS', help='Start from these: a name, file or folder.')
+@click.option(
+    '-o',
+    '--workdir',
+    '--output',
+    type=click.Path(),
+    metavar='DIR',
+    help='Where the run writes; default runs/NAME_VARIANT.',
+)
+@click.option(
+    '--weights',
+    '--checkpoint',
+    type=names.WeightsName(),
+    metavar='WEIGHTS',
+    help='Start from these: a name, file or folder.',
+)
 @click.option('--seed', type=int, help='Everything random follows from it; default 0.')
 @click.option('--evaluate/--no-evaluate', default=True, help='Evaluate on the test split at the end; default yes.')
 @click.option('--multihost', is_flag=True, help='This is one of several processes; TPU, SLURM, Kubernetes say which.')
