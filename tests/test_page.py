@@ -99,6 +99,14 @@ def test_headings_step_down_one_by_one_and_what_scrolls_can_be_reached_by_keyboa
     assert stuck == []
 
 
+def test_only_differences_that_are_clear_of_0_are_bold(opened):
+    page = opened('compare')
+    heavy = page.locator('[aria-label="Differences"] td').evaluate_all(
+        'all => all.map(e => [Number(getComputedStyle(e).fontWeight) > 500, e.querySelector("b") !== null])'
+    )
+    assert heavy and not any(cell for cell, _ in heavy)
+
+
 @pytest.mark.parametrize('name', ['report', 'compare', 'check'])
 def test_no_text_of_a_table_or_plot_is_cut_or_covered(opened, name):
     page = opened(name, 390)
