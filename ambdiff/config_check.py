@@ -24,6 +24,7 @@ MANY = 10**9
 _RANGES = {
     'model.channels': (1, 8192),
     'model.channel_mult': (1e-3, 1024),
+    'model.attention_resolutions': (1, 4096),
     'model.num_res_blocks': (1, 32),
     'model.num_heads': (1, 1024),
     'model.num_groups': (1, 8192),
@@ -35,6 +36,8 @@ _RANGES = {
     'data.num_classes': (1, 254),
     'data.hu_window': (-1e6, 1e6),
     'data.spacing': (0, 1000),
+    'data.fold': (0, 10_000),
+    'data.warp': (0, 10),
     'data.rewindow': (0, 1),
     'diffusion.num_steps': (1, 10**6),
     'diffusion.mask_range': (-1, 1),  # x0 is clipped to [-1, 1]

@@ -48,7 +48,8 @@ def check(config: ml_collections.ConfigDict, workdir: pathlib.Path, trained_here
     Raises:
       UserError: as `evaluate`; of `trained_here`, which is to train first, not that there is no checkpoint.
     """
-    _, method, path = _plan(config, workdir, trained_here)
+    largest, method, path = _plan(config, workdir, trained_here)
+    sampling.Sampler(largest, method, sharding.local_mesh())  # only to be told now if one mask does not fit the memory
     sources.check(config.data, config.evaluate.split)
     if not trained_here:
         check_architecture(load_config(path), config, method, path)
