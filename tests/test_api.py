@@ -208,6 +208,18 @@ def test_what_a_model_is_for_is_said(model):
     assert 'not said in the weights' in said
 
 
+def test_weights_that_learned_from_simulated_data_say_so_wherever_their_samples_show(monkeypatch, tmp_path):
+    monkeypatch.setattr(CropSampler, 'sample_crops', tiny.sample_bright)
+    model = ambdiff.load('bone_us_small')
+    assert 'trained on: SIMULATED' in repr(model)
+    model.sample(np.full((64, 64), 100.0), num_samples=2).save(tmp_path / 'out')
+    said = 'the weights learned from simulated data'
+    assert (
+        said in (tmp_path / 'out' / 'summary.json').read_text()
+        and said in (tmp_path / 'out' / 'index.html').read_text()
+    )
+
+
 @pytest.mark.parametrize(
     ('image', 'change', 'said'),
     [

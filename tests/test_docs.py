@@ -11,8 +11,8 @@ from ambdiff import methods, predict
 from ambdiff.config import default
 
 ROOT = pathlib.Path(__file__).parents[1]
-ELSEWHERE = ('README.md', 'CONTRIBUTING.md', 'launch/README.md', 'weights/lidc_small.md', 'weights/lidc_small_cimd.md')
-PAGES = sorted(ROOT.glob('docs/**/*.md')) + [ROOT / name for name in ELSEWHERE]
+ELSEWHERE = ('README.md', 'CONTRIBUTING.md', 'launch/README.md')
+PAGES = [*sorted(ROOT.glob('docs/**/*.md')), *sorted(ROOT.glob('weights/*.md')), *(ROOT / name for name in ELSEWHERE)]
 NOTEBOOK = ROOT / 'notebooks' / 'sampling.ipynb'
 each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 each_text = pytest.mark.parametrize('page', [*PAGES, NOTEBOOK], ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ambdiff.data import sources
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 from ambdiff.prediction.crop_sampler import CropSampler
@@ -183,10 +184,16 @@ def _finished(waiting: collections.deque, model: CropSampler, settings: Settings
             boxes=image.plan.boxes,
             raters=image.raters,
             rater_names=image.item.rater_names,
-            notes=[image.item.told(printable(note)) for note in image.plan.notes],
+            notes=[*_of_weights(model), *(image.item.told(printable(note)) for note in image.plan.notes)],
             drawn_with=settings,
             weights=model.weights,
             draws=model.sampler(settings).draws,
             evaluations=model.sampler(settings).evaluations,
             settings=image.settings,
         )
+
+
+def _of_weights(model: CropSampler) -> list[str]:
+    """What must be said wherever samples of these weights show."""
+    notice = sources.notice(model.config.data).rstrip('.')
+    return [f'the weights learned from simulated data ({notice}): samples of real images are a trial'] if notice else []
