@@ -56,6 +56,24 @@ def majority(raters: np.ndarray, present: np.ndarray, num_samples: int) -> np.nd
     return np.repeat(best[:, None], num_samples, axis=1)
 
 
+def random_answers(
+    raters: np.ndarray,
+    present: np.ndarray,
+    others: tuple[np.ndarray, np.ndarray] | None,
+    num_samples: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """`other_patients` and `raters_resampled` by name, each from a stream of its own, so that it is the same anywhere.
+
+    others: masks [K, M, H, W] of training and who is present [K, M]; None leaves other_patients out.
+    """
+    answers = {}
+    if others is not None:
+        answers['other_patients'] = other_patients(*others, len(raters), num_samples, np.random.default_rng(seed))
+    answers['raters_resampled'] = raters_resampled(raters, present, num_samples, np.random.default_rng((seed, 1)))
+    return answers
+
+
 def rater_vs_rest(raters: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
     """`metrics.measure` of each rater (N = 1) against the others, averaged over the raters.
 

@@ -189,6 +189,7 @@ def settings(small, build_dir, **changes):
         'build_dir': str(build_dir),
         'outlines': str(small.database),
         'lidc_split': 'patient',
+        'pattern': '',
         'image_size': SIZE,
         'spacing': 0.0,
         'intensity': 'hu_window',

@@ -17,6 +17,7 @@ def settings(path, **changes):
     fields = {
         'path': str(path),
         'builder': '',
+        'pattern': '',
         'image_size': 128,
         'fit': 'crop',
         'num_raters': 4,

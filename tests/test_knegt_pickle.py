@@ -24,6 +24,7 @@ def settings(path, **changes):
     fields = {
         'path': str(path),
         'builder': '',
+        'pattern': '',
         'image_size': 16,
         'fit': 'crop',
         'num_raters': 4,

@@ -85,7 +85,7 @@ def test_a_path_that_is_there_is_taken_and_a_name_goes_before_it(tmp_path, monke
     [
         (packaged.weights, 'lidc_smal', "no weights 'lidc_smal' here: did you mean lidc_small?"),
         (packaged.weights, 'weights/lidc_small.safetensors', 'did you mean lidc_small?'),
-        (packaged.weights, 'runs/zebra', r'give a \.safetensors file, .* or a name that comes along \(lidc_small'),
+        (packaged.weights, 'runs/zebra', r'give a \.safetensors file, .* a name that comes along \(bone_us_small'),
         (packaged.weights, 'a\x00b', "no weights 'a"),
         (packaged.weights, '', 'not an empty text'),
         (packaged.weights, None, 'not NoneType'),

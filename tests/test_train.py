@@ -126,7 +126,7 @@ def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoi
         ('data.image_size', 18, 'config.data.image_size=18 is not a multiple of 4'),
         ('model.num_groups', 3, 'num_groups=3 does not divide'),
         ('method.loss', 'dice', 'mse, cross_entropy'),
-        ('method.name', 'gan', "method.name='gan' is not known; use one of cimd"),
+        ('method.name', 'gan', "method.name='gan' is not known; use one of ccdm, cimd"),
         ('method.vlb_weight', 1.0, 'learned_variance'),
         ('diffusion.schedule', 'quadratic', 'linear, cosine, shifted_cosine'),
         ('diffusion.prediction', 'eps', 'cross_entropy'),

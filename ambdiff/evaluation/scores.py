@@ -86,7 +86,7 @@ def compute(
     Raises:
       ValueError: no images, or arrays that do not fit together.
     """
-    count, number = samples.shape[:2]
+    number = samples.shape[1]
     patients = list(patients) if any(patients) else None
 
     def row(masks, draws='independent'):
@@ -103,12 +103,8 @@ def compute(
 
     model, classes, counts = row(samples, draws)
     table = {'model': summary(model, counts)}
-    # A stream of its own: the same with and without masks of other patients.
-    resampling = np.random.default_rng((seed, 1))
     masks = {'empty': baselines.empty(raters, number)}
-    if others is not None:
-        masks['other_patients'] = baselines.other_patients(*others, count, number, np.random.default_rng(seed))
-    masks['raters_resampled'] = baselines.raters_resampled(raters, present, number, resampling)
+    masks |= baselines.random_answers(raters, present, others, number, seed)
     if fresh is not None:
         masks['fresh_raters'] = fresh
     for name, others in masks.items():

@@ -101,11 +101,9 @@ def of_baselines(
     cases: Cases, others: tuple[np.ndarray, np.ndarray], number: int, num_classes: int, seed: int
 ) -> list[Run]:
     """Answers without a model (`ambdiff.baselines`); others: masks [K, M, H, W] of training and present [K, M]."""
-    rng = np.random.default_rng(seed)
     raters, present = cases.raters, cases.present
     masks = {
-        'other_patients': baselines.other_patients(*others, len(raters), number, rng),
-        'raters_resampled': baselines.raters_resampled(raters, present, number, rng),
+        **baselines.random_answers(raters, present, others, number, seed),
         'majority': baselines.majority(raters, present, number),
         'empty': baselines.empty(raters, number),
     }
