@@ -16,6 +16,7 @@ Where this differs from the public code:
   z and eps from 0 to 1 (the method's state counts steps): sums over so many pixels let one of M draws carry the whole
   gradient, and a mean that is none yet is then hidden by its noise. The authors learn the mean alone in half of their
   toy problem's run, not for LIDC.
+- F starts at 0 (at random in the fork): in a short run a third of the samples would mark the whole image.
 - sqrt(D) and F are bounded by `limit`. The authors set F and D to zero outside the brain and fall back to independent
   normals where the covariance can not be inverted; here it is never inverted.
 - Batch norm: a group norm (`models/conv_unet.py`). The last level has filters[0] channels; the fork keeps 64 there.

@@ -9,7 +9,8 @@ identity and the determinant lemma), with a = eta - mu and C = I + F^T D^-1 F,
     log N(eta) = -1/2 ( a^T D^-1 a - b^T C^-1 b + log det C + sum log D + H W K log 2 pi ),  b = F^T D^-1 a      (2)
 
 `limit` bounds sqrt(D) and each number of F smoothly: where the mean is sure, as in the background, more variance costs
-nothing, and without a bound it grows until nothing is finite.
+nothing, and without a bound it grows until nothing is finite. For the same reason F starts at 0: what a start at random
+puts into the background is hardly taken back, since a draw that marks all of an image costs its share alone.
 """
 
 import flax.linen as nn
@@ -65,8 +66,8 @@ class LowRankHead(nn.Module):
         """Logits' law for features [B, H, W, C]; K = channels."""
         for _ in range(self.num_layers):
             h = ConvLayer(h.shape[-1], size=1)(h)
-        affine = lambda name, size: layers.Conv(size, size=1, name=name)(h)
-        factor = affine('factor', self.channels * self.rank).reshape(*h.shape[:3], self.channels, self.rank)
+        affine = lambda name, size, **kwargs: layers.Conv(size, size=1, name=name, **kwargs)(h)
+        factor = affine('factor', self.channels * self.rank, zero=True).reshape(*h.shape[:3], self.channels, self.rank)
         # exp of the network's output where that is small.
         variance = self.limit**2 * jax.nn.sigmoid(affine('log_variance', self.channels) - 2 * jnp.log(self.limit))
         return LowRankNormal(
