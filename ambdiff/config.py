@@ -150,13 +150,7 @@ def small(config: ConfigDict) -> ConfigDict:
     config.diffusion.learned_variance = False
     config.diffusion.prediction = 'x0'
     config.diffusion.mask_range = (-1.0, 1.0)
-    if config.method.name == 'cimd':
-        config.method.loss = 'cross_entropy'
-        config.method.vlb_weight = 0.0
-        config.method.target = 'posterior'
-        config.method.time_sampling = 'stratified'
-        config.method.image_range = (-1.0, 1.0)
-        config.method.encoders = 'none'
+    methods.small(config)
     config.optim.learning_rate = 1.5e-3
     config.optim.schedule = 'cosine'
     config.optim.warmup_steps = 300

@@ -1,14 +1,22 @@
 """Strict test settings: silent broadcasting and warnings are errors; compiles are cached on disk."""
 
+# ruff: noqa: E402  what is set here must be set before JAX is imported
+
 import importlib.metadata
 import logging
 import os
 import pathlib
+import sys
 
+CACHE = pathlib.Path(__file__).parents[1] / '.cache'
+if sys.dont_write_bytecode:
+    # Half of a short process's time is compiling libraries that another one compiled: kept, but not beside the sources.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(CACHE / 'python')
+    os.environ |= {'PYTHONDONTWRITEBYTECODE': '', 'PYTHONPYCACHEPREFIX': sys.pycache_prefix}
 # Eight simulated devices let one process test that results do not depend on the topology (devices.py).
 os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parents[1] / '.cache' / 'jax'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
 # Most of a test's time is compiling: four times faster without the optimiser, equal to rounding.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')

@@ -188,6 +188,13 @@ class GaussianDiffusion:
         logits, _ = self.split(network_output)
         return jax.nn.sigmoid(logits) if self.num_channels == 1 else jax.nn.softmax(logits, axis=-1)
 
+    def draw_t(self, key: Array, batch_size: int, stratified: bool) -> Array:
+        """Steps [B] to train on: independent, or one in each of B equal strata (Kingma et al. 2021, appendix I.1)."""
+        if not stratified:
+            return jax.random.randint(key, (batch_size,), 0, self.num_steps)
+        u = (jnp.arange(batch_size) + jax.random.uniform(key)) / batch_size
+        return jnp.minimum((u * self.num_steps).astype(int), self.num_steps - 1)
+
     def q_sample(self, x0: Array, t: Array, noise: Array) -> Array:
         """x_t of equation (1): x0 and noise [B, H, W, 1], t [B] -> [B, H, W, 1]."""
         abar = self.alphas_cumprod

@@ -1,5 +1,5 @@
 """One file a method: `create(config, place)` makes it (kit/contract.py), `Fields` are its fields of config.method,
-`recommend(config)` its published training settings.
+`recommend(config)` its published training settings, `small(config)` its part of `ambdiff.config.small`.
 
 docs/add_a_method.md shows a whole one. kit/ holds what they are made of.
 """
@@ -67,6 +67,16 @@ def recommend(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
       UserError: there is no such file in ambdiff/methods.
     """
     own = getattr(_module(config.method.name), 'recommend', None)
+    return own(config) if own else config
+
+
+def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Changes a method's own fields to what goes with `ambdiff.config.small`, where its file says so, and returns it.
+
+    Raises:
+      UserError: there is no such file in ambdiff/methods.
+    """
+    own = getattr(_module(config.method.name), 'small', None)
     return own(config) if own else config
 
 

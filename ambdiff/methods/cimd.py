@@ -14,14 +14,7 @@ that the model's samples follow the distribution of the raters. With t, eps rand
 The minimiser of (4) is the same for both targets, since cross-entropy is linear in y; the posterior's gradient has less
 variance where x_t does not tell the raters apart (Xu et al. 2023, arXiv 2302.00670).
 
-Sampling runs the denoiser alone, from N starts an image (`diffusion/starts.py`). Start 'level_set' spends the first
-evaluation on the share p of raters that mark each pixel, and goes on from the noised set {p > level}.
-
-With symmetries, masks are sampled under the eight symmetries of the square and turned back, so that what a
-network's answer owes to the image's orientation averages out. Noise 'stratified': the symmetries take turns over the N
-masks, and p is the mean over their N first evaluations, at no cost. Noise 'independent': each has a random symmetry,
-and p is the mean over all eight, each from one noise that never changes. So p is a function of the image, the N masks
-are independent draws given it, whatever N is, and the image costs eight evaluations in the place of the masks' first.
+Sampling runs the denoiser alone (`kit/reverse_process.py`).
 """
 
 import dataclasses
@@ -34,14 +27,12 @@ import ml_collections
 import numpy as np
 import optax
 
-from ambdiff import dihedral, streams
-from ambdiff.diffusion import samplers, starts
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
-from ambdiff.finite import watched
-from ambdiff.methods.kit import fields, masks
+from ambdiff.methods.kit import fields, masks, reverse_process
 from ambdiff.methods.kit.contract import Method, Params, State
 from ambdiff.methods.kit.fields import Between
+from ambdiff.methods.kit.reverse_process import ReverseProcess
 from ambdiff.models import gaussian_encoder, unet
 
 Array = jax.Array
@@ -65,21 +56,6 @@ class Fields:
     acn_input: Literal['reverse_step', 'eps'] = 'reverse_step'  # ACN: the paper's x_{t-1}, or eps_hat (released code)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """The fields of config.sample that CIMD reads."""
-
-    sampler: str
-    eta: float
-    num_steps: int
-    noise: str
-    num_samples: int
-    start: str
-    level_time: float
-    symmetries: bool
-    clip: bool
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class CIMD(Method):
     """The method; build it with `create`.
@@ -89,31 +65,26 @@ class CIMD(Method):
 
     unet: unet.UNet
     encoder: gaussian_encoder.GaussianEncoder
-    process: GaussianDiffusion
+    reverse: ReverseProcess
     fields: Fields
-    sampling: Sampling
-    upright: bool  # images have a top (data.upright)
     frozen: Params  # AMN and ACN if they stay as initialised: constants of the loss
 
     architecture = ('model', 'diffusion', 'method.image_range', 'method.image_repeats')
 
     @property
-    def draws(self) -> Literal['independent', 'dependent']:
-        """Strata, and symmetries that take turns, tie the masks of an image together."""
-        return 'dependent' if self.sampling.noise == 'stratified' else 'independent'
+    def process(self) -> GaussianDiffusion:
+        """Of equation (1)."""
+        return self.reverse.process
 
     @property
-    def _share_of_image(self) -> bool:
-        """p is the image's, not the masks'."""
-        s = self.sampling
-        return s.start == 'level_set' and s.symmetries and s.noise == 'independent'
+    def draws(self) -> Literal['independent', 'dependent']:
+        """As the reverse process draws."""
+        return self.reverse.draws
 
     @property
     def evaluations(self) -> float:
-        """The level set's evaluation is one of them; where it is the image's, the N masks share its cost."""
-        if self._share_of_image:
-            return self.sampling.num_steps - 1 + dihedral.count(self.upright) / self.sampling.num_samples
-        return self.sampling.num_steps
+        """Of the reverse process."""
+        return self.reverse.evaluations
 
     def _scaled(self, images: Array) -> Array:
         low, high = self.fields.image_range
@@ -138,13 +109,6 @@ class CIMD(Method):
         """The denoiser alone."""
         return {'unet': params['unet']}
 
-    def _draw_t(self, key: Array, batch_size: int) -> Array:
-        """Steps [B]: independent, or one in each of B equal strata (Kingma et al. 2021, appendix I.1)."""
-        if self.fields.time_sampling == 'uniform':
-            return jax.random.randint(key, (batch_size,), 0, self.process.num_steps)
-        u = (jnp.arange(batch_size) + jax.random.uniform(key)) / batch_size
-        return jnp.minimum((u * self.process.num_steps).astype(int), self.process.num_steps - 1)
-
     def loss(
         self, params: Params, state: State, batch: dict[str, Array], key: Array
     ) -> tuple[Array, dict[str, Array], State]:
@@ -153,7 +117,7 @@ class CIMD(Method):
         b, raters, present = self._scaled(batch['image']), batch['masks'], batch['present']
         y = self.process.one_hot(masks.of_rater(raters, masks.draw_rater(rater_key, present)))
         x0 = self.process.to_range(y)
-        t = self._draw_t(t_key, len(y))
+        t = self.process.draw_t(t_key, len(y), self.fields.time_sampling == 'stratified')
         eps = jax.random.normal(noise_key, x0.shape)
         xt = self.process.q_sample(x0, t, eps)
         output = self._denoise(params, b, xt, t, train=True, rngs={'dropout': dropout_key})
@@ -200,70 +164,8 @@ class CIMD(Method):
     ) -> Array:
         """Samples N masks for each image."""
         del state
-        shape = (*images.shape[1:3], self.process.num_channels)
-        b, rows = self._scaled(images), masks.mask_keys(keys, num_samples)
-        # Of a row's streams 0 .. T - 1 are the sampler's steps.
-        k = self._symmetries(rows, self.process.num_steps + 2)
-        noise = functools.partial(starts.noise, self.sampling.noise, keys, rows, shape=shape)
-        x = noise(streams.STARTS, self.process.num_steps)
-        process, steps = self.process, self.sampling.num_steps
-        if self.sampling.start == 'level_set':
-            first = self._level_sets(params, b, k, x, keys, parts)
-            if steps == 1:
-                return first
-            steps -= 1
-            process = process.until(max(round(self.sampling.level_time * process.num_steps), steps))
-            x = self._noised(process, first, k, noise(streams.RESTARTS, self.process.num_steps + 1))
-        process = process.respace(steps)
-
-        def sample(b, k, x, row):
-            turned = dihedral.turn(b, k)
-            arguments = (process, lambda xt, t: self._denoise(params, turned, xt, t), x, row, self.sampling.clip)
-            if self.sampling.sampler == 'ddim':
-                x0 = samplers.ddim(*arguments, self.sampling.eta)
-            else:
-                x0 = samplers.ancestral(*arguments)
-            return dihedral.turn_back(process.to_mask(x0), k)
-
-        return masks.by_parts(sample, parts, b, k, x, rows)
-
-    def _symmetries(self, rows: Array, stream: int) -> Array:
-        """The symmetry [B, N] of each mask; rows: their keys, of which a random one takes this stream."""
-        if not self.sampling.symmetries:
-            return jnp.zeros(rows.shape, int)
-        if self.sampling.noise == 'stratified':
-            return jnp.broadcast_to(dihedral.cycle(rows.shape[1], self.upright), rows.shape)
-        streams_of = jax.vmap(jax.vmap(lambda row: jax.random.fold_in(row, stream)))
-        return dihedral.draw(streams_of(rows), self.upright)
-
-    def _level_sets(self, params: Params, b: Array, k: Array, x: Array, keys: Array, parts: int) -> Array:
-        """First masks [B, N, H, W] from one evaluation at t = T - 1 of noise x [B, N, H, W, C]."""
-
-        def share(b, k, x):
-            turned = dihedral.turn(b, k)
-            last = jnp.full(len(x), self.process.num_steps - 1)
-            return dihedral.turn_back(self.process.share(watched(self._denoise(params, turned, x, last))), k)
-
-        number = k.shape[1]
-        if self._share_of_image:
-            turns = dihedral.count(self.upright)
-            k = jnp.broadcast_to(dihedral.cycle(turns, self.upright), (len(b), turns))
-            fixed = jax.random.normal(jax.random.key(streams.SHARE), (turns, *x.shape[2:]))
-            x = jnp.broadcast_to(fixed, (len(b), *fixed.shape))
-            at_once = max(number // parts, 1)
-            parts = next(p for p in range(1, turns + 1) if turns % p == 0 and turns // p <= at_once)
-        p = masks.by_parts(share, parts, b, k, x)
-        if self.sampling.symmetries:
-            p = jnp.broadcast_to(p.mean(1, keepdims=True), (len(b), number, *p.shape[2:]))
-        levels = starts.levels(self.sampling.noise, keys, streams.LEVELS, number)
-        return starts.level_set(p, levels)
-
-    def _noised(self, process: GaussianDiffusion, first: Array, k: Array, noise: Array) -> Array:
-        """First masks [B, N, H, W], turned as their images are, at the last step of `process`: [B, N, H, W, C]."""
-        flat = lambda x: x.reshape(-1, *x.shape[2:])
-        x0 = dihedral.turn(flat(process.to_range(process.one_hot(first))), flat(k))
-        last = jnp.full(len(x0), process.num_steps - 1)
-        return process.q_sample(x0, last, flat(noise)).reshape(noise.shape)
+        denoise = functools.partial(self._denoise, params)
+        return self.reverse.sample(denoise, self._scaled(images), keys, num_samples, parts)
 
 
 def _init_encoders(encoder: gaussian_encoder.GaussianEncoder, key: Array, b: Array, channels: int) -> Params:
@@ -280,38 +182,24 @@ def _draw_frozen(encoder: gaussian_encoder.GaussianEncoder, seed: int, image_cha
     return jax.tree.map(np.asarray, init(seed))
 
 
+def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Equation (4) with the posterior's target instead of (3) and of both KLs: it learns faster."""
+    config.method.loss = 'cross_entropy'
+    config.method.vlb_weight = 0.0
+    config.method.target = 'posterior'
+    config.method.time_sampling = 'stratified'
+    config.method.image_range = (-1.0, 1.0)
+    config.method.encoders = 'none'
+    return config
+
+
 def create(config: ml_collections.ConfigDict, place=None) -> CIMD:
     """From the config's groups model, diffusion, method and sample.
 
     Raises:
       UserError: a field's value is unknown, or two fields contradict each other.
     """
-    own, diffusion, sample = fields.read(Fields, config.method), config.diffusion, config.sample
-    _check_together(own, diffusion, sample)
-    channels = 1 if config.data.num_classes == 1 else config.data.num_classes + 1
-    out_channels = channels * (2 if diffusion.learned_variance else 1)
-    denoiser = unet.from_config(config.model, config.data.image_size, out_channels, place)
-    try:
-        process = GaussianDiffusion.create(
-            diffusion.num_steps,
-            diffusion.schedule,
-            diffusion.learned_variance,
-            diffusion.prediction,
-            tuple(diffusion.mask_range),
-            channels,
-        )
-    except ValueError as error:
-        raise UserError(f'config.diffusion: {error}') from error
-    encoder = gaussian_encoder.GaussianEncoder(own.latent_dim)
-    frozen = None
-    if own.encoders == 'frozen':
-        frozen = _draw_frozen(encoder, own.encoder_seed, config.data.channels, channels)
-    sampling = Sampling(**{field.name: sample[field.name] for field in dataclasses.fields(Sampling)})
-    return CIMD(denoiser, encoder, process, own, sampling, config.data.upright, frozen)
-
-
-def _check_together(own: Fields, diffusion: ml_collections.ConfigDict, sample: ml_collections.ConfigDict) -> None:
-    """Raises UserError where one field needs another."""
+    own, diffusion = fields.read(Fields, config.method), config.diffusion
     if own.loss == 'cross_entropy' and diffusion.prediction != 'x0':
         raise UserError("config.method.loss='cross_entropy' needs config.diffusion.prediction='x0'")
     if own.target == 'posterior' and own.loss != 'cross_entropy':
@@ -321,10 +209,13 @@ def _check_together(own: Fields, diffusion: ml_collections.ConfigDict, sample: m
             'config.method.vlb_weight trains the learned variance: set it above 0 together with '
             'config.diffusion.learned_variance=True, or to 0 with False'
         )
-    if sample.start == 'level_set' and diffusion.prediction != 'x0':
-        raise UserError("config.sample.start='level_set' needs config.diffusion.prediction='x0'")
-    if not 1 <= sample.num_steps <= diffusion.num_steps:
-        raise UserError(
-            f'config.sample.num_steps={sample.num_steps} must lie in 1 .. '
-            f'{diffusion.num_steps} (config.diffusion.num_steps)'
-        )
+    reverse = reverse_process.from_config(config)
+    channels = reverse.process.num_channels
+    denoiser = unet.from_config(
+        config.model, config.data.image_size, channels * (2 if diffusion.learned_variance else 1), place
+    )
+    encoder = gaussian_encoder.GaussianEncoder(own.latent_dim)
+    frozen = None
+    if own.encoders == 'frozen':
+        frozen = _draw_frozen(encoder, own.encoder_seed, config.data.channels, channels)
+    return CIMD(denoiser, encoder, reverse, own, frozen)
