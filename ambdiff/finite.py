@@ -32,3 +32,8 @@ def watched(output: jax.Array) -> jax.Array:
 def seen(function):
     """(arguments) -> (error, result) of a function that uses `watched`; error.get() is None where all was finite."""
     return checkify.checkify(function, errors=checkify.user_checks)
+
+
+def all_finite(error) -> jax.Array:
+    """Whether an error of `seen` stands for finite output, as an array: in a program, where get() cannot be asked."""
+    return ~jnp.any(jnp.stack([leaf for leaf in jax.tree.leaves(error) if leaf.dtype == bool]))

@@ -21,6 +21,7 @@ COMMANDS = {  # name: (file of ambdiff/cli/commands, what it does)
     'league': ('league', 'Train several methods on the same data, and set them side by side.'),
     'check': ('check', 'Read a data set once: what it holds and what is faulty.'),
     'convert': ('convert', 'Convert weights from and to the released PyTorch code, or pack them.'),
+    'export': ('export', 'Write weights as one file that runs with jax alone.'),
     'weights': ('weights', 'List the weights that come along.'),
 }
 
