@@ -40,8 +40,8 @@ def test_it_trains_and_is_evaluated_beside_the_floor_of_the_true_distribution(ru
     assert finite == set(written['metrics']) - set(written['undefined'])
     baselines = written['baselines']
     assert baselines['raters_resampled']['ged'] < baselines['fresh_raters']['ged'] < baselines['other_patients']['ged']
-    saved = np.load(workdir / 'evaluation' / 'masks.npz')
-    assert saved['raters'].shape == (result['num_images'], 2, 64, 8)
+    with np.load(workdir / 'evaluation' / 'masks.npz') as saved:
+        assert saved['raters'].shape == (result['num_images'], 2, 64, 8)
 
 
 def test_pictures_and_report_show_every_channel_and_say_that_all_is_simulated(run):

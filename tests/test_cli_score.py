@@ -105,8 +105,7 @@ def test_masks_of_evaluate_give_its_own_figures(evaluated, tmp_path):
     assert found['stderr_clustered_by'] == 'patient' and found['num_patients'] == 3
     assert found['baselines']['other_patients'] is None and found['config'] is None
     assert (tmp_path / 'out' / 'per_image.csv').read_text() == (evaluated / 'per_image.csv').read_text()
-    again = np.load(tmp_path / 'out' / 'masks.npz')
-    with np.load(evaluated / 'masks.npz') as first:
+    with np.load(tmp_path / 'out' / 'masks.npz') as again, np.load(evaluated / 'masks.npz') as first:
         assert all((again[name] == first[name]).all() for name in first.files)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import archives
 import devices
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def test_evaluation_writes_the_files_of_the_contract(run):
     assert head == ['case', 'patient', *metrics.ALL_KEYS] and len(lines) == 7
     assert [line[1] for line in lines] == ['2000', '2000', '2001', '2001', '2002', '2002', '2003']
     assert [line[head.index('ged_unbiased')] for line in lines] == [''] * 7
-    saved = np.load(folder / 'masks.npz')
+    saved = archives.read(folder / 'masks.npz')
     assert saved['samples'].shape == (7, 4, 16, 2) and saved['raters'].shape == (7, 4, 16, 2)
     assert saved['patient'].tolist() == [line[1] for line in lines]
     again = metrics.per_image(*(np.unpackbits(saved[n], axis=-1).astype(bool) for n in ('raters', 'samples')))
@@ -173,7 +174,7 @@ def test_scores_at_several_numbers_come_from_one_set_of_masks(run, tmp_path):
     result = evaluate.evaluate(config, tmp_path / 'work')
     assert np.isfinite([result['metrics'][key] for key in ('ged_unbiased', 'emptiness_error')]).all()
     assert result['draws'] == 'independent' and result['samples_per_image'] == 4
-    saved = np.load(tmp_path / 'work/evaluation/masks.npz')
+    saved = archives.read(tmp_path / 'work/evaluation/masks.npz')
     raters, samples = (np.unpackbits(saved[n], axis=-1).astype(bool) for n in ('raters', 'samples'))
     assert samples.shape[1] == 4
     two = metrics.per_image(raters, samples[:, :2])
@@ -197,6 +198,6 @@ def test_several_classes_go_from_file_to_report(tmp_path):
     for key in {*metrics.ALL_KEYS} - {*result['undefined'], 'ged_shape', 'calibration'}:
         classes = [means[key] for means in result['per_class'].values()]
         assert result['metrics'][key] == pytest.approx(np.mean(classes), abs=1e-9)
-    saved = np.load(tmp_path / 'work/evaluation/masks.npz')
+    saved = archives.read(tmp_path / 'work/evaluation/masks.npz')
     assert saved['samples'].shape == (8, 4, 16, 16) and saved['raters'].max() == 2
     assert 'means over classes' in (tmp_path / 'work/evaluation/report.html').read_text()

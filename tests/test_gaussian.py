@@ -1,5 +1,6 @@
 """The Gaussian process against the released code's numbers and float64 NumPy, and its invariants."""
 
+import archives
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ STEPS = np.array([0, 1, 2, 40, 500, 998, 999])
 
 @pytest.fixture(scope='module')
 def released(shared):
-    return np.load(shared / 'fixtures' / 'diffusion.npz')
+    return archives.read(shared / 'fixtures' / 'diffusion.npz')
 
 
 @pytest.fixture(scope='module')
@@ -52,12 +53,12 @@ def test_tables_are_the_released_codes(released, record_property, name):
     record_property('tables', float(worst))
 
 
-def test_every_loss_term_is_the_released_codes(released, record_property):
+def test_every_loss_term_is_the_released_codes(released, shared, record_property):
     """In the released code AMN sees (image, mask) and ACN (image, predicted noise)."""
     image, x0, noise, output = (reference.nhwc(released[name]) for name in ('image', 'mask', 'noise', 'net'))
     t = released['t'].astype(np.int32)
     process = GaussianDiffusion.create()
-    shapes = reference.shapes_in(np.load(released.fid.name.replace('diffusion', 'encoders')))
+    shapes = reference.shapes_in(archives.read(shared / 'fixtures' / 'encoders.npz'))
 
     def encode(seed, mask):
         weights = reference.seeded_weights(int(seed), shapes)

@@ -1,5 +1,6 @@
 """AMN and ACN against the released code's numbers and float64 NumPy; the KL against its general form."""
 
+import archives
 import jax
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def _shapes(latent_dim=6):
 
 
 def test_encoders_and_their_distance_are_the_released_codes(shared, record_property):
-    file = np.load(shared / 'fixtures' / 'encoders.npz')
+    file = archives.read(shared / 'fixtures' / 'encoders.npz')
     assert {n: tuple(s) for n, s in reference.shapes_in(file).items()} == _shapes()
     image = reference.nhwc(file['image'])
     answers = {}

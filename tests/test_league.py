@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import archives
 import numpy as np
 import pytest
 import tiny
@@ -136,7 +137,7 @@ def test_every_row_has_its_scores_costs_and_paired_difference(done):
 
 
 def masks_of(run):
-    saved = np.load(run / 'evaluation' / 'masks.npz')
+    saved = archives.read(run / 'evaluation' / 'masks.npz')
     return [np.unpackbits(saved[name], axis=-1).astype(bool) for name in ('raters', 'samples')]
 
 
@@ -246,7 +247,7 @@ def test_the_page_shows_the_same_images_of_all_and_fits_a_phone(done, browser):
 @pytest.fixture(scope='module')
 def bad_masks(place, done):
     """Archives of masks that are not the league's, by what is wrong with them."""
-    good = dict(np.load(done / 'coin-0/evaluation/masks.npz'))
+    good = archives.read(done / 'coin-0/evaluation/masks.npz')
     del good['image']
     wide = {'samples': np.pad(good['samples'], ((0, 0), (0, 0), (0, 8), (0, 1))), 'width': 24}
     for name, other in {

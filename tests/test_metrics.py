@@ -4,6 +4,7 @@ import fractions
 import itertools
 import math
 
+import archives
 import numpy as np
 import pytest
 
@@ -85,7 +86,7 @@ def test_agrees_with_brute_force_pair_by_pair(num_raters, num_samples):
 
 
 def test_matches_the_published_fixtures(shared):
-    data = np.load(shared / 'fixtures' / 'metrics.npz', allow_pickle=False)
+    data = archives.read(shared / 'fixtures' / 'metrics.npz')
     for index, case in enumerate(data['cases']):
         raters, samples = (
             np.unpackbits(data[f'{name}_{index}'], axis=-1, count=int(data['width'])).astype(bool)[None]

@@ -1,5 +1,6 @@
 """Single reverse steps against the released code's numbers, and what whole samplers must keep."""
 
+import archives
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ MEAN, DEVIATION = 0.3, 0.2
 
 @pytest.fixture(scope='module')
 def released(shared):
-    return np.load(shared / 'fixtures' / 'diffusion.npz')
+    return archives.read(shared / 'fixtures' / 'diffusion.npz')
 
 
 @pytest.fixture(scope='module')

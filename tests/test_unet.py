@@ -2,6 +2,7 @@
 
 import json
 
+import archives
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def tiny():
 
 
 def _fixture_error(shared, name):
-    file = np.load(shared / 'fixtures' / f'unet_{name}.npz')
+    file = archives.read(shared / 'fixtures' / f'unet_{name}.npz')
     weights = reference.seeded_weights(int(file['seed']), reference.shapes_in(file))
     module, variables = convert.unet_from_torch(weights, **json.loads(str(file['config'])))
     x, t = reference.nhwc(file['x']), file['t'].astype(np.int32)

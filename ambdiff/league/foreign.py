@@ -72,7 +72,7 @@ def read(name: str, path: pathlib.Path, cases: Cases, config: ml_collections.Con
                 f'{where}: the case {printable(case)} has {len(masks)} samples, the league takes '
                 f'{"at least " if exact else ""}{number}; sample {number}, or set --config.sample.num_samples for all'
             )
-    if path.is_file() and 'raters' in np.load(path, allow_pickle=False).files:
+    if path.is_file() and _has_raters(path):
         told = _found(path, RATERS, where, cases, config)
         key = lambda masks: sorted(mask.tobytes() for mask in masks)
         for case, raters, present in zip(cases.names, cases.raters, cases.present, strict=True):
@@ -108,6 +108,11 @@ def of_baselines(
         'empty': baselines.empty(raters, number),
     }
     return [given(name, cases, answer, num_classes) for name, answer in masks.items()]
+
+
+def _has_raters(path: pathlib.Path) -> bool:
+    with np.load(path, allow_pickle=False) as file:
+        return 'raters' in file.files
 
 
 def _found(path, kind, where, cases: Cases, config) -> GivenMasks:
