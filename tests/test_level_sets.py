@@ -121,6 +121,8 @@ def test_evaluations_are_shared_by_the_masks_of_an_image():
     assert of(**{'sample.num_samples': 16}) == 0.5
     assert of(**{'sample.num_samples': 16, 'sample.symmetries': False}) == 1 / 16
     assert of(**{'sample.num_samples': 16, 'data.upright': True}) == 2 / 16
+    assert of(**{'sample.num_samples': 16, 'method.orientations': 4}) == 4 / 16
+    assert of(**{'sample.num_samples': 16, 'data.upright': True, 'method.orientations': 4}) == 2 / 16
 
 
 def test_images_that_have_a_top_are_mirrored_and_never_turned():

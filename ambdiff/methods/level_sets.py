@@ -18,9 +18,9 @@ each K-th of (0, 1), with weight (1 - q) / K each. All of (2) are proper scores,
 from at once.
 
 The network is the U-Net of `cimd` at its last step, where x_t says nothing: it sees concat(b, 0) and t = T - 1, so that
-it can start from a trained denoiser (config.checkpoint). Sampling evaluates it for the image in each of its eight
-orientations, turned back, averages z and q, and then draws all N masks by (1): 8 / N evaluations a mask. N masks are
-independent given the image with sample.noise 'independent'; 'stratified' takes one u in each N-th of (0, 1).
+it can start from a trained denoiser (config.checkpoint). Sampling evaluates it for the image in its eight orientations,
+or the first few of them, turned back, averages z and q, and then draws all N masks by (1): 8 / N evaluations a mask.
+Masks are independent given the image with sample.noise 'independent'; 'stratified' takes one u in each N-th of (0, 1).
 """
 
 import dataclasses
@@ -55,6 +55,7 @@ class Fields:
     slope: Annotated[float, Between(1e-3, 1e3)] = 1.0  # of a set's edge in the backward pass, in logits
     head_width: Annotated[int, Between(1, 4096)] = 128  # of the hidden layer of q
     head_dropout: Annotated[float, Between(0, 0.99)] = 0.3  # of what q is made from
+    orientations: Annotated[int, Between(1, 8)] = 8  # that an image is evaluated in, where sample.symmetries
     image_range: tuple[float, float] = (-1.0, 1.0)  # the image's [0, 1] is mapped to this for the network
 
 
@@ -178,7 +179,7 @@ def create(config: ml_collections.ConfigDict, place=None) -> LevelSets:
     upright = config.data.upright
     turned = np.arange(1)
     if config.sample.symmetries:
-        turned = np.asarray(dihedral.cycle(dihedral.count(upright), upright))
+        turned = np.asarray(dihedral.cycle(min(own.orientations, dihedral.count(upright)), upright))
     return LevelSets(
         unet.from_config(config.model, config.data.image_size, 1, place),
         emptiness_head.EmptinessHead(own.head_width, own.head_dropout),
