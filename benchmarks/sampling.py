@@ -3,8 +3,8 @@
   python benchmarks/sampling.py [--configs=configs/lidc.py,configs/lidc.py:small_cimd] [--rounds=3] [--masks=4]
 
 Times are of the compiled sampler, interleaved, medians. Of a sampler of more than 20 steps, 2 and 4 steps are timed and
-the time of a step is their difference; its line says so. FLOPs are the compiler's count of one network evaluation times
-the number of evaluations.
+the time of a step is their difference; its line says so. FLOPs are the compiler's count of the whole sampler, its loops
+as often as they run (`ambdiff/runtime/flops.py`), over the masks: what the masks of an image share is shared.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ambdiff import methods
-from ambdiff.models import unet
+from ambdiff.runtime import flops
 
 TIMED_WHOLE = 20
 
@@ -31,27 +31,22 @@ def config_named(name):
     return module.get_config(variant)
 
 
-def compiled_sampler(config, masks, num_steps):
-    """A call without arguments that samples `masks` masks of one image in `num_steps` steps."""
+def sampler(config, masks, num_steps):
+    """(a function that samples `masks` masks of one image in `num_steps` steps, its arguments, the method)."""
     config = config.copy_and_resolve_references()
-    config.sample.num_steps = num_steps
+    config.sample.num_steps, config.sample.num_samples = num_steps, masks
     method = methods.create(config)
     size = config.data.image_size
     images = jnp.zeros((1, size, size, config.data.channels))
-    params, state = jax.jit(method.init)(jax.random.key(0), {'image': images})
+    weights = jax.jit(method.init)(jax.random.key(0), {'image': images})
     keys = jax.random.split(jax.random.key(1), 1)
-    sample = jax.jit(lambda *a: method.sample(*a, masks)).lower(params, state, images, keys).compile()
-    return lambda: jax.block_until_ready(sample(params, state, images, keys))
+    return lambda *a: method.sample(*a, masks), (*weights, images, keys), method
 
 
-def network_flops(config):
-    """FLOPs of one evaluation of the denoiser, config.model, for one mask."""
-    size = config.data.image_size
-    denoiser = unet.from_config(config.model, size, 2 if config.diffusion.learned_variance else 1)
-    x = jax.ShapeDtypeStruct((1, size, size, config.data.channels + 1), jnp.float32)
-    t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    variables = jax.eval_shape(denoiser.init, jax.random.key(0), x, t)
-    return jax.jit(denoiser.apply).lower(variables, x, t).compile().cost_analysis()['flops']
+def compiled(function, arguments):
+    """A call without arguments."""
+    made = jax.jit(function).lower(*arguments).compile()
+    return lambda: jax.block_until_ready(made(*arguments))
 
 
 def main():
@@ -66,9 +61,11 @@ def main():
             parser.error(f'no config file {name}')
         config = config_named(name)
         steps = config.sample.num_steps
-        facts[name] = steps, network_flops(config)
+        function, given, method = sampler(config, arguments.masks, steps)
+        facts[name] = steps, method.evaluations, flops.of_function(function, *given) / arguments.masks
         for timed in [steps] if steps <= TIMED_WHOLE else [2, 4]:
-            calls[name, timed] = compiled_sampler(config, arguments.masks, timed)
+            function, given, _ = sampler(config, arguments.masks, timed)
+            calls[name, timed] = compiled(function, given)
     times = {key: [] for key in calls}
     for _ in range(arguments.rounds + 1):
         for key, call in calls.items():
@@ -76,12 +73,12 @@ def main():
             call()
             times[key].append(time.perf_counter() - began)
     print(f'{arguments.masks} masks at once on {jax.device_count()} x {jax.devices()[0].device_kind}')
-    for name, (steps, flops) in facts.items():
+    for name, (steps, evaluations, counted) in facts.items():
         median = {timed: statistics.median(t[1:]) for (n, timed), t in times.items() if n == name}
         seconds = median[steps] if steps in median else (median[4] - median[2]) / 2 * steps
         how = '' if steps in median else ' (from the time of 2 and 4 steps)'
         print(
-            f'{name}: {steps} evaluations, {steps * flops / 1e12:.4g} TFLOP, '
+            f'{name}: {evaluations:.4g} evaluations and {counted / 1e9:.4g} GFLOP a mask, '
             f'{seconds / arguments.masks:.4g} s a mask{how}'
         )
 
