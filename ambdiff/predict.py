@@ -151,14 +151,16 @@ def predict(flags: argparse.Namespace) -> int:
         from ambdiff.prediction import earlier, failure, flow
         from ambdiff.prediction.crop_sampler import CropSampler
         from ambdiff.prediction.result import Settings
+        from ambdiff.prediction.watch import Forecast
     keep_compiled()
     model = CropSampler(flags.checkpoint)
     settings = Settings(
         flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed, flags.smallest_part
     )
-    model.sampler(settings)  # told before anything is read if it cannot be
-    with earlier.writing(folder, items), tqdm.tqdm(total=len(items), unit='case', desc='predicting') as bar:
+    chunk = model.sampler(settings).chunk  # told before anything is read if it cannot be
+    with earlier.writing(folder, items), tqdm.tqdm(unit='crop', unit_scale=True, desc='predicting') as bar:
         output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
+        watch = Forecast(bar, output.say, len(items), chunk)
         for line in found.skipped:
             output.say(f'ambdiff: {line}')
         for source, reason in found.faults.items():
@@ -173,10 +175,10 @@ def predict(flags: argparse.Namespace) -> int:
                     yield image
                 else:
                     output.done[item.name] = item.title
-                    bar.update()
+                    watch.ended(item)
 
         try:
-            for given in flow.predictions(model, settings, images()):
+            for given in flow.predictions(model, settings, images(), watch):
                 if not isinstance(given, failure.Failure):
                     item = items[given.name]
                     given = failure.guarded(item, 'written', lambda given=given: output.write(given))
@@ -184,7 +186,6 @@ def predict(flags: argparse.Namespace) -> int:
                     raise output.broken
                 if given:
                     output.fault(given.item.title, given.reason)
-                bar.update()
         except BaseException:
             with contextlib.suppress(OSError):  # of the same kind
                 output.close(found.inputs)

@@ -20,6 +20,7 @@ from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.merge import Merge
 from ambdiff.prediction.points import Point
 from ambdiff.prediction.result import Result, Settings
+from ambdiff.prediction.watch import Watch
 from ambdiff.runtime import memory
 from ambdiff.text import printable
 
@@ -99,26 +100,29 @@ def plan(
 
 
 def predictions(
-    model: CropSampler, settings: Settings, images: Iterable[Planned | Failure]
+    model: CropSampler, settings: Settings, images: Iterable[Planned | Failure], watch: Watch | None = None
 ) -> Iterator[Result | Failure]:
-    """What the model's samples say of each image, in order; failures as they come."""
+    """What the model's samples say of each image, in order; failures as they come. watch: is told how far they are."""
+    watch = watch or Watch()
     chunk = model.sampler(settings).chunk
     waiting: collections.deque[_UnderWay] = collections.deque()
     crops: list[tuple[_UnderWay, np.ndarray]] = []
     for image in images:
         if isinstance(image, Failure):
+            watch.ended(image.item)
             yield image
             continue
         way = _UnderWay(image, settings, model.config.data.num_classes)
         waiting.append(way)
+        watch.begun(image.item, len(image.plan.images), len(image.plan.crops))
         for crop in way.crops():
             crops.append((way, crop))
             if len(crops) == chunk:
-                _sample(model, settings, crops)
+                _sample(model, settings, crops, watch)
                 crops.clear()
-        yield from _finished(waiting, model, settings)
-    _sample(model, settings, crops)
-    yield from _finished(waiting, model, settings)
+        yield from _finished(waiting, model, settings, watch)
+    _sample(model, settings, crops, watch)
+    yield from _finished(waiting, model, settings, watch)
 
 
 class _UnderWay:
@@ -146,7 +150,9 @@ class _UnderWay:
         return given
 
 
-def _sample(model: CropSampler, settings: Settings, crops: Sequence[tuple[_UnderWay, np.ndarray]]) -> None:
+def _sample(
+    model: CropSampler, settings: Settings, crops: Sequence[tuple[_UnderWay, np.ndarray]], watch: Watch
+) -> None:
     """Samples crops, of several images together, and hands the masks on to their merging."""
     crops = [(way, crop) for way, crop in crops if not way.failure]
     if not crops:
@@ -158,21 +164,28 @@ def _sample(model: CropSampler, settings: Settings, crops: Sequence[tuple[_Under
         return model.sample_crops(settings, np.stack([crop for _, crop in crops]), numbers, names)
 
     ways = list(dict.fromkeys(way for way, _ in crops))
+    before = model.sampler(settings).seconds
     masks = ways[0].do('sampled', step) if len(ways) == 1 else guarded(ways[0].image.item, 'sampled', step)
     if isinstance(masks, Failure):
         for way in ways:  # which of them it is shows when each is sampled alone
-            _sample(model, settings, [(other, crop) for other, crop in crops if other is way])
+            _sample(model, settings, [(other, crop) for other, crop in crops if other is way], watch)
     elif masks is not None:
+        seconds = (model.sampler(settings).seconds - before) / len(crops)
+        for way, count in collections.Counter(way for way, _ in crops).items():
+            watch.sampled(way.image.item, count, seconds * count)
         for (way, _), mask in zip(crops, masks, strict=True):
             if not way.failure:
                 way.do('merged', lambda way=way, mask=mask: way.merge.add(mask))
 
 
-def _finished(waiting: collections.deque, model: CropSampler, settings: Settings) -> Iterator[Result | Failure]:
+def _finished(
+    waiting: collections.deque, model: CropSampler, settings: Settings, watch: Watch
+) -> Iterator[Result | Failure]:
     """The images at the head of the queue whose crops are all in."""
     while waiting and (waiting[0].failure or waiting[0].merge.done):
         way = waiting.popleft()
         image = way.image
+        watch.ended(image.item)
         yield way.failure or Result(
             name=image.item.name,
             title=image.item.title,
