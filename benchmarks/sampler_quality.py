@@ -133,7 +133,7 @@ def save(rows) -> None:
     colours = {name: charts.COLOURS[kinds.index(name.partition(',')[0])] for name, *_ in points}
     axes = 'FLOP a mask', 'excess over the ideal GED'
     picture = charts.points_svg(points, axes, 'Excess over the ideal GED against FLOP a mask', colours)
-    pathlib.Path(_PLOT.value).write_text(picture, 'utf-8')
+    pathlib.Path(_PLOT.value).write_text(charts.as_file(picture), 'utf-8')
 
 
 def run(argv):

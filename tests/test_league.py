@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from xml.etree import ElementTree
 
 import archives
 import numpy as np
@@ -161,13 +162,14 @@ def test_baselines_are_evaluates_own_and_the_majority_is_beside_them(done):
     assert rows['majority']['metrics']['ged'] == pytest.approx(metrics.per_image(raters, half)['ged'].mean())
 
 
-def test_csv_and_markdown_say_what_json_says(done):
+def test_csv_markdown_and_picture_say_what_json_says(done):
     table = told(done)
     with (done / 'league.csv').open() as file:
         lines = list(csv.DictReader(file))
     assert [line['name'] for line in lines] == [row['name'] for row in table['rows']]
     assert float(lines[0]['metrics.ged']) == pytest.approx(table['rows'][0]['metrics']['ged'], rel=1e-4)
     text = (done / 'league.md').read_text()
+    assert ElementTree.parse(done / 'league.svg').getroot().tag == '{http://www.w3.org/2000/svg}svg'
     assert 'bold (2 seeds)' in text and 'bold-1' not in text and 'masks of other patients' in text
     assert all(line.count('|') == 11 for line in text.splitlines() if line.startswith('|'))
 

@@ -24,7 +24,7 @@ from ambdiff.evaluation.comparison.runs import Run as Compared
 from ambdiff.evaluation.comparison.runs import open_run
 from ambdiff.evaluation.files import without_nan
 from ambdiff.league import budget, costs, entries, foreign, page, runs, search, table
-from ambdiff.pages.charts import si
+from ambdiff.pages.charts import as_file, si
 from ambdiff.text import printable
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _train(wanted: list[runs.Run], kind: str, failed: dict[str, str], tell: Call
 
 
 def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]) -> None:
-    """league.json, league.csv, league.md and league.html of what is finished."""
+    """league.json, league.csv, league.md, league.svg and league.html of what is finished."""
     request, config = field.request, field.config
     told = {run.name: runs.finished(run) for run in planned}
     done = [run for run in planned if told[run.name]]
@@ -263,10 +263,11 @@ def _write(field: _Field, planned: list[runs.Run], tried, failed: dict[str, str]
         'missing': {name: failed.get(name, 'not finished') for name in missing},
         'notes': found.notes,
     }
-    names = [request.workdir / f'league.{kind}' for kind in ('csv', 'md', 'html', 'json')]
-    with files.whole_files(*names) as (lines, readme, looks, summary):
+    names = [request.workdir / f'league.{kind}' for kind in ('csv', 'md', 'svg', 'html', 'json')]
+    with files.whole_files(*names) as (lines, readme, picture, looks, summary):
         lines.write(table.as_csv(result).encode())
         readme.write(table.as_markdown(result).encode())
+        picture.write(as_file(page.excess_against_cost(result)).encode())
         looks.writelines(piece.encode() for piece in page.page(result, found))
         summary.write(json.dumps(without_nan(result), indent=2, allow_nan=False).encode())
     print(table.as_markdown(result))

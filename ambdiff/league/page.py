@@ -50,13 +50,11 @@ def page(table: Mapping, found: Comparison) -> Iterable[str]:
         'device': table['device'],
     }
     notices = [*table['notes'], *(f'{name} is not in the table: {why}' for name, why in table['missing'].items())]
-    names = [row for row in table['rows'] if row['kind'] == 'method' and row['name'] == row['of']]
-    colours = {_short(row): charts.COLOURS[i % len(charts.COLOURS)] for i, row in enumerate(names)}
     body = [
         header('The league', facts, notices),
         _scores(table),
-        _takes(table, colours),
-        _learned(table, colours),
+        _takes(table),
+        _learned(table, _colours(_methods(table))),
         _searched(table['search']),
         *_cases(table, found),
     ]
@@ -164,17 +162,31 @@ def _table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, Callable]]
 <thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"""
 
 
-def _takes(table: Mapping, colours: Mapping[str, str]) -> str:
-    rows = [row for row in table['rows'] if row['kind'] == 'method' and row['name'] == row['of']]
-    if not rows:
-        return ''
+def excess_against_cost(table: Mapping) -> str:
+    """The methods as an inline SVG: excess over the ideal level against FLOP a mask; '' without a method."""
+    rows = _methods(table)
     points = [
         (_short(row), row['costs']['flops_per_mask'], row['metrics']['ged_excess'], row['stderr']['ged_excess'])
         for row in rows
     ]
-    plot = charts.points_svg(
-        points, ('FLOP a mask', 'excess over the ideal GED'), 'Excess over the ideal GED against FLOP a mask', colours
-    )
+    axes = 'FLOP a mask', 'excess over the ideal GED'
+    return charts.points_svg(points, axes, 'Excess over the ideal GED against FLOP a mask', _colours(rows))
+
+
+def _methods(table: Mapping) -> list[Mapping]:
+    """The rows of trained methods, one for all seeds."""
+    return [row for row in table['rows'] if row['kind'] == 'method' and row['name'] == row['of']]
+
+
+def _colours(rows: Sequence[Mapping]) -> dict[str, str]:
+    return {_short(row): charts.COLOURS[i % len(charts.COLOURS)] for i, row in enumerate(rows)}
+
+
+def _takes(table: Mapping) -> str:
+    rows = _methods(table)
+    if not rows:
+        return ''
+    plot = excess_against_cost(table)
     columns = [(title, note, _cost(group, key)) for title, group, key, note in _COSTS]
     return f"""<section><h2 id="takes">What it takes</h2>
 <figure>{plot}<figcaption>Lower and further left is better: nearer to what the raters' own distribution would score, for

@@ -12,6 +12,10 @@ from ambdiff.pages.plots import svg
 
 COLOURS = ('#d6294b', '#2b8fd6', '#009e73', '#d98200', '#8a5cd6', '#12a5a5', '#a0522d', '#7f8c2f', '#c255a0', '#6b7280')
 _LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT = 62, 16, 330, 250, 138
+_STYLE = (  # of a file, which has no page around it
+    'text{font:14px sans-serif;fill:#222}path{fill:none}.axis{fill:#666}.gridline{stroke:#ddd}'
+    '.bar{stroke:#222;stroke-width:1.5;opacity:.75}'
+)
 _LINE, _LETTER = 17, 8.5  # between two names, and of a name's letter
 
 
@@ -73,6 +77,18 @@ def curves_svg(
         ]
         ends[name] = (name, places[-1][0] + 9, places[-1][1] + 5)
     return _plot([*_grid(across, up, axes), *marks, *_names(list(ends.values()), colours)], label)
+
+
+def as_file(inline: str) -> str:
+    """A plot as an SVG file of its own, black on white; '' stays ''."""
+    if not inline:
+        return ''
+    size = ' '.join(inline.partition('viewBox="')[2].partition('"')[0].split()[2:])
+    wide, tall = size.split()
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{tall}" '
+    ground = f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
+    start, _, rest = inline.removeprefix('<svg ').partition('>')
+    return f'{head}{start}>{ground}{rest}'
 
 
 def si(value: float) -> str:
