@@ -62,6 +62,11 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         help='connected parts of fewer pixels do not count for answers, areas and empty shares (default 1: all count)',
     )
     add(
+        '--everywhere',
+        action='store_true',
+        help='sample also the tiles of a CT that show nothing of the body',
+    )
+    add(
         '--anonymise',
         action='store_true',
         help='call cases by their content: no page, table or message names a file, folder or patient',
@@ -155,7 +160,11 @@ def predict(flags: argparse.Namespace) -> int:
     keep_compiled()
     model = CropSampler(flags.checkpoint)
     settings = Settings(
-        flags.num_samples, flags.num_steps or model.config.sample.num_steps, flags.seed, flags.smallest_part
+        flags.num_samples,
+        flags.num_steps or model.config.sample.num_steps,
+        flags.seed,
+        flags.smallest_part,
+        flags.everywhere,
     )
     chunk = model.sampler(settings).chunk  # told before anything is read if it cannot be
     with earlier.writing(folder, items), tqdm.tqdm(unit='crop', unit_scale=True, desc='predicting') as bar:

@@ -1,7 +1,7 @@
 """A plan: an image as crops of the network's size, in the pixels it was trained on.
 
 Where points are given, one crop is cut around each, moved inside the image where it would stick out. Else every slice
-is covered by tiles that overlap by a quarter.
+is covered by tiles that overlap by a quarter; of a CT those that show nothing of the body are left out.
 
 Sample i of an image has the same start and level in all its crops, as if one reader had looked at all of them: that
 keeps crops that overlap, and slices that follow each other, in agreement.
@@ -14,7 +14,7 @@ from PIL import Image
 
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
-from ambdiff.prediction import samples, unlike, values
+from ambdiff.prediction import body, samples, unlike, values
 from ambdiff.prediction.points import Point, to_volume
 
 _OBLONG = 1.01  # pixels longer than wide by more than this are resampled to squares
@@ -36,8 +36,8 @@ class Plan:
       notes: what had to be guessed or changed, a phrase each.
     """
 
-    def __init__(self, volume: Volume, data, points: Sequence[Point]):
-        """data: the data group of the weights' config.
+    def __init__(self, volume: Volume, data, points: Sequence[Point], everywhere: bool = False):
+        """data: the data group of the weights' config; everywhere: no tile is left out.
 
         Raises:
           UserError: a point lies outside the image, or the image cannot be resampled.
@@ -53,6 +53,8 @@ class Plan:
         if not points:
             starts = [_starts(length, self.crop_size) for length in self.grid]
             self.crops = [(z, y, x) for z in range(self.shape[0]) for y in starts[0] for x in starts[1]]
+            if not everywhere and values.are_hu(volume, data):
+                self._leave_out_air(volume)
         self.crops.sort()
         self.images, self.window, notes = values.in_unit_range(volume, data, sorted({z for z, *_ in self.crops}))
         self.notes += notes
@@ -70,6 +72,22 @@ class Plan:
         low = np.floor(np.array(place) / scale).astype(int)
         high = np.ceil((np.array(place) + self.crop_size) / scale).astype(int)
         self.boxes.append((z, *low.tolist(), *np.minimum(high, size).tolist()))
+
+    def _leave_out_air(self, volume: Volume) -> None:
+        """Of the tiles those that show the body remain; of an image in which it is not found, all."""
+        if (found := body.find(volume)) is None:
+            return
+        (height, width), size = self.grid, self.crop_size
+        share = lambda y, x: (y / height, x / width)
+        inside = [
+            (z, y, x) for z, y, x in self.crops if body.touches(found[z], *share(y, x), *share(y + size, x + size))
+        ]
+        if left_out := len(self.crops) - len(inside):
+            self.notes.append(
+                f'{left_out} of {len(self.crops)} tiles show nothing of the body and were not sampled; '
+                '--everywhere samples them'
+            )
+            self.crops = inside
 
     def _resampled(self, volume: Volume, data) -> tuple[int, int]:
         """Height and width of a slice in the pixels the weights were trained on."""

@@ -84,7 +84,7 @@ def plan(
       UserError: a point lies outside, a rater's mask does not fit, or the samples would not fit the memory.
     """
     data = model.config.data
-    planned = Plan(volume, data, points)
+    planned = Plan(volume, data, points, settings.everywhere)
     raters = item.raters(volume, data.num_classes)
     need = planned.memory(settings.num_samples, data.num_classes)
     if need > (room := memory.available()):

@@ -23,12 +23,14 @@ class Settings:
       seed: of all that is random.
       smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
         empty shares; 1: every part does. Masks and maps are as sampled in any case.
+      everywhere: tiles of a CT that show nothing of the body are sampled as well.
     """
 
     num_samples: int
     num_steps: int
     seed: int
     smallest_part: int
+    everywhere: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

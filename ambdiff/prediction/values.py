@@ -21,10 +21,9 @@ def in_unit_range(
     """
     kind = data.intensity
     low, high = data.hu_window if kind == 'hu_window' else (0.0, 1.0)
-    hu, notes = volume.units == 'HU', []
-    if kind == 'hu_window' and not hu and volume.kind != 'dicom' and volume.values.min() < -500:
+    hu, notes = are_hu(volume, data), []
+    if hu and volume.units != 'HU':
         notes.append('the file does not say that it holds HU; values below -500 are taken as such')
-        hu = True
     if volume.units == SCALED:
         return {z: volume.values[z] for z in slices}, (low, high, 'HU' if kind == 'hu_window' else ''), ()
     if kind == 'percentile':  # of the whole volume
@@ -43,6 +42,13 @@ def in_unit_range(
             notes.append(f'no HU: {guess} is taken as {low:g} to {high:g} HU, the range the weights were trained on')
         window = (low, high, 'HU assumed' if kind == 'hu_window' else '')
     return {z: convert(volume.values[z : z + 1])[0] for z in slices}, window, tuple(notes)
+
+
+def are_hu(volume: Volume, data) -> bool:
+    """Whether an image holds HU, as far as its file and the weights tell."""
+    if volume.units in ('HU', SCALED):
+        return volume.units == 'HU'
+    return data.intensity == 'hu_window' and volume.kind != 'dicom' and bool(volume.values.min() < -500)
 
 
 def _by_range(values: np.ndarray, kind: str) -> tuple[Callable[[np.ndarray], np.ndarray], str, bool]:

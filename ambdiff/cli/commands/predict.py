@@ -53,7 +53,8 @@ from ambdiff.cli import names, style
     metavar='PIXELS',
     help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
 )
-def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed) -> int:
+@click.option('--everywhere', is_flag=True, help='Sample also the tiles of a CT that show nothing of the body.')
+def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed, everywhere) -> int:
     """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
     DIR/index.html shows them. Several files and folders may be given.
@@ -68,4 +69,5 @@ def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, 
     flags += [f'--at={at}'] if at else []
     flags += [f'--num_steps={num_steps}'] if num_steps else []
     flags += ['--anonymise'] if anonymise else []
+    flags += ['--everywhere'] if everywhere else []
     return predict.main([*flags, *(f'--input={path}' for path in inputs)])
