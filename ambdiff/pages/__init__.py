@@ -6,5 +6,5 @@ viewer    the picture to explore, of a case
 plots     figures over many images
 charts    several runs on two axes
 figures   pixels and masks as PNG, JPEG and SVG; knows no page
-style.css, viewer.js, page.js    are written into each page, which asks the network for nothing
+style.css, viewer.js, volume.js, page.js    are written into each page, which asks the network for nothing
 """

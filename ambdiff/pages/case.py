@@ -83,10 +83,11 @@ def view(
     else:
         frame = Frame(*crop(union), spacing)
     pictures = figures.pictures(image)
-    colours = [figures.RATER_COLOURS[i % len(figures.RATER_COLOURS)] for i in range(len(raters))]
-    rater_tiles = ''.join(_tile(name, frame, f'r{i}', mask, f'rater {i + 1}') for i, mask in enumerate(raters))
+    colours = report_viewer.rater_colours(len(raters))
+    size = lambda mask: area_text(mask, spacing)
+    rater_tiles = ''.join(tile(name, frame, f'r{i}', size(mask), f'rater {i + 1}') for i, mask in enumerate(raters))
     by_area = np.argsort(samples.sum((1, 2)), kind='stable')
-    sample_tiles = ''.join(_tile(name, frame, f's{i}', samples[i], f'sample {i + 1}') for i in by_area.tolist())
+    sample_tiles = ''.join(tile(name, frame, f's{i}', size(samples[i]), f'sample {i + 1}') for i in by_area.tolist())
     shown = [(f'r{i}', mask, colour) for i, (mask, colour) in enumerate(zip(raters, colours, strict=True))]
     shown += [(f's{i}', mask, figures.SAMPLE_COLOUR) for i, mask in enumerate(samples)]
     masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in shown)
@@ -94,13 +95,18 @@ def view(
     texts = modes.words(samples, found, spacing)
     scores = _agreement(raters, samples) if scores is None else scores
     held = report_viewer.image_svg(pictures[0], frame)
-    viewer = report_viewer.figure(name, (height, width), frame, raters, samples, colours, window, at)
+    overlays = report_viewer.layers(raters, samples, frame)
+    level = size(samples.sum(0) >= report_viewer.middle(len(samples)))
+    sizes = [size(mask) for mask in raters]
+    areas = [modes.areas(masks, spacing) for masks in (raters, samples)]
+    unit = 'mm²' if modes.known(spacing) else 'px'
+    viewer = report_viewer.figure(name, (height, width), frame, overlays, sizes, len(samples), level, window, at)
     maps = _panels(name, pictures, frame, samples)
     strip = f'<h4>Raters</h4><div class="tiles">{rater_tiles}</div>' if len(raters) else ''
-    return f"""{_chips(scores, len(samples))}<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>
-{masks}</defs></svg>{_answers(name, frame, samples, found, texts)}
-{_side_by_side(name, frame, raters, found, texts)}<div class="top">{viewer}
-<div><div class="panels">{maps}</div>{_shares(raters, samples, spacing)}</div></div>
+    return f"""{chips(scores, len(samples))}<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>
+{masks}</defs></svg>{answers(name, frame, len(samples), found, texts, [size(samples[m.medoid]) for m in found])}
+{side_by_side(name, frame, len(raters), found, texts)}<div class="top">{viewer}
+<div><div class="panels">{maps}</div>{shares(*areas, 'area', unit)}</div></div>
 {strip}<h4>Samples, by area</h4><div class="tiles">{sample_tiles}</div>"""
 
 
@@ -121,7 +127,7 @@ def strips(name: str, image: np.ndarray, rows: Sequence[tuple[str, np.ndarray]],
             colours = figures.RATER_COLOURS
             colour = colours[i % len(colours)] if of_raters else figures.SAMPLE_COLOUR
             store += f'<g id="{name}-{row}-{i}">{figures.mask_svg(masks[i], colour)}</g>'
-            tiles += _tile(name, frame, f'{row}-{i}', masks[i], f'{shown} {i + 1}')
+            tiles += tile(name, frame, f'{row}-{i}', area_text(masks[i], UNKNOWN), f'{shown} {i + 1}')
         strips += f'<h4>{shown}</h4><div class="tiles">{tiles}</div>'
     return (
         f"""<svg class="store" aria-hidden="true"><defs><g id="{name}-image">{held}</g>{store}</defs></svg>{strips}"""
@@ -170,32 +176,31 @@ def _agreement(raters: np.ndarray, samples: np.ndarray) -> dict[str, float]:
     return {key: float(values[key][0]) for key in ('ged', 'hm_iou')}
 
 
-def _chips(scores: Mapping[str, float], num_samples: int) -> str:
+def chips(scores: Mapping[str, float], num_samples: int) -> str:
     """The scores of a case, those of `SCORES` that it has."""
     items = ''.join(f'<span>{title} <b>{number(scores[key])}</b></span>' for key, title in SCORES if key in scores)
     return f'<p class="chips">{items}<span>N <b>{num_samples}</b></span></p>' if items else ''
 
 
-def _answers(name: str, frame: Frame, samples: np.ndarray, found: Sequence[modes.Mode], texts: Sequence[str]) -> str:
-    """The distinct answers: share, words, and the most typical sample."""
+def answers(
+    name: str, frame: Frame, count: int, found: Sequence[modes.Mode], texts: Sequence[str], sizes: Sequence[str]
+) -> str:
+    """The distinct answers among so many samples: share, words, the most typical sample and its size."""
     items = ''
-    for mode, text in zip(found, texts, strict=True):
-        area = area_text(samples[mode.medoid], frame.spacing)
+    for mode, text, size in zip(found, texts, sizes, strict=True):
         items += (
             f'<li>{_button(frame, name, f"s{mode.medoid}", f"answer of {mode.share:.0%}: {text}")}'
             f'<p><b>{mode.share:.0%}</b> {text}<span class="track"><span class="model" style="width:{mode.share:.1%}">'
-            f'</span></span><small>{len(mode.members)} of {len(samples)} samples'
-            f'{"" if mode.empty else f", {area}"}</small></p></li>'
+            f'</span></span><small>{len(mode.members)} of {count} samples'
+            f'{"" if mode.empty else f", {size}"}</small></p></li>'
         )
     return f'<h4>Distinct answers</h4><ol class="modes">{items}</ol>'
 
 
-def _side_by_side(
-    name: str, frame: Frame, raters: np.ndarray, found: Sequence[modes.Mode], texts: Sequence[str]
-) -> str:
+def side_by_side(name: str, frame: Frame, num_raters: int, found: Sequence[modes.Mode], texts: Sequence[str]) -> str:
     """Two pictures, each of an answer or a rater to be chosen; nothing where there is one to choose."""
     choices = {f's{mode.medoid}': f'{mode.share:.0%}: {text}' for mode, text in zip(found, texts, strict=True)}
-    choices |= {f'r{i}': f'rater {i + 1}' for i in range(len(raters))}
+    choices |= {f'r{i}': f'rater {i + 1}' for i in range(num_raters)}
     if len(choices) < 2:
         return ''
     pictures = ''
@@ -220,7 +225,7 @@ def _panels(name: str, pictures: Sequence[np.ndarray], frame: Frame, samples: np
     text = ''
     for index, (pixels, title) in enumerate(zip(pictures, _titles(len(pictures)), strict=True)):
         picture = report_viewer.image_svg(pixels, frame) if index else f'<use href="#{name}-image"/>'
-        text += _panel(
+        text += panel(
             f'<svg {whole.attributes()} role="img" aria-label="Whole {title}">{picture}<rect x="{frame.left}" '
             f'y="{frame.top}" width="{frame.wide}" height="{frame.tall}"/></svg>',
             f'{title} <small>{width} × {height} px</small>',
@@ -235,7 +240,7 @@ def _panels(name: str, pictures: Sequence[np.ndarray], frame: Frame, samples: np
         highest = f'up to {values.max():.2f}{unit}'
         picture = report_viewer.image_svg(figures.heat(values), here)
         label = f'{title.capitalize()} by pixel, {highest}'
-        text += _panel(
+        text += panel(
             f'<svg {here.attributes()} role="img" aria-label="{label}">{picture}</svg>',
             f'{title} <small>{highest}</small><span class="scale"><i>0</i><span></span><i>1</i></span>',
         )
@@ -246,7 +251,8 @@ def _titles(count: int) -> list[str]:
     return ['image'] if count == 1 else [f'channel {i + 1}' for i in range(count)]
 
 
-def _panel(picture: str, caption: str) -> str:
+def panel(picture: str, caption: str) -> str:
+    """A picture of the row of maps, which a click enlarges."""
     return f'<figure><button type="button" class="zoom">{picture}</button><figcaption>{caption}</figcaption></figure>'
 
 
@@ -258,23 +264,22 @@ def _button(frame: Frame, name: str, which: str, label: str) -> str:
     )
 
 
-def _tile(name: str, frame: Frame, which: str, mask: np.ndarray, title: str) -> str:
-    """The image with one mask, of an empty one the image alone: all in one window."""
-    area = area_text(mask, frame.spacing)
-    kind = 'tile' if mask.any() else 'tile none'
-    button = _button(frame, name, which, f'{title}: {area}')
-    return f'<figure class="{kind}">{button}<figcaption>{area}</figcaption></figure>'
+def tile(name: str, frame: Frame, which: str, size: str, title: str) -> str:
+    """The image with one mask of this size, of an 'empty' one the image alone: all in one window."""
+    kind = 'tile none' if size == 'empty' else 'tile'
+    button = _button(frame, name, which, f'{title}: {size}')
+    return f'<figure class="{kind}">{button}<figcaption>{size}</figcaption></figure>'
 
 
-def _shares(raters: np.ndarray, samples: np.ndarray, spacing: tuple[float, float]) -> str:
-    """Observed and predicted frequency of the empty answer, and the sizes otherwise."""
+def shares(raters: np.ndarray, samples: np.ndarray, of: str, unit: str) -> str:
+    """Observed and predicted frequency of the empty answer, and the sizes otherwise; sizes [M] and [N] in a unit."""
     rows = [('raters', 'raters', raters)] if len(raters) else []
     lines, sizes = '', []
-    for kind, who, masks in (*rows, ('model', 'samples', samples)):
-        empty, count = int((~masks.any((1, 2))).sum()), len(masks)
+    for kind, who, each in (*rows, ('model', 'samples', samples)):
+        empty, count = int((each == 0).sum()), len(each)
         lines += (
             f'<div class="share"><span>{who}</span><span class="track"><span class="{kind}" '
             f'style="width:{empty / count:.1%}"></span></span><b>{empty} of {count} ({empty / count:.0%})</b></div>'
         )
-        sizes.append(f'{who} {median_area(masks[None], spacing)}')
-    return f'<div class="shares"><h4>Left empty by</h4>{lines}<p>Median area otherwise: {", ".join(sizes)}.</p></div>'
+        sizes.append(f'{who} {f"{np.median(each[each > 0]):.0f} {unit}" if each.any() else "none"}')
+    return f'<div class="shares"><h4>Left empty by</h4>{lines}<p>Median {of} otherwise: {", ".join(sizes)}.</p></div>'

@@ -19,7 +19,7 @@ STYLE = f':root {{ --sample: {figures.SAMPLE_COLOUR}; --heat: {", ".join(figures
     'style.css'
 ).read_text('utf-8')
 # One script, so that its hash can stand in the page's Content-Security-Policy.
-SCRIPT = ''.join(_HERE.joinpath(name).read_text('utf-8') for name in ('viewer.js', 'page.js'))
+SCRIPT = ''.join(_HERE.joinpath(name).read_text('utf-8') for name in ('viewer.js', 'volume.js', 'page.js'))
 
 
 def document(title: str, body: Iterable[str], links: Mapping[str, str]) -> Iterable[str]:

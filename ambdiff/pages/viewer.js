@@ -169,7 +169,7 @@ function setLevel(slider) {
   for (const layer of figure.querySelectorAll('[data-from]')) {
     const on = layer.dataset.from <= level && level <= layer.dataset.to;
     layer.toggleAttribute('hidden', !on);
-    if (on) area = layer.dataset.area;
+    if (on && !layer.closest('[data-slice][hidden]')) area = layer.dataset.area;
   }
   figure.querySelector('.area').textContent = area;
   slider.setAttribute('aria-valuetext', `marked by at least ${level} of ${slider.dataset.samples}: ${area}`);
@@ -188,7 +188,8 @@ function beside(select) {
 document.addEventListener('input', ({target}) => {
   const {shows, samples, tone: kind} = target.dataset;
   if (shows !== undefined)
-    target.closest('.main').querySelector(`[data-layer="${shows}"]`).toggleAttribute('hidden', !target.checked);
+    for (const layer of target.closest('.main').querySelectorAll(`[data-layer="${shows}"]`))
+      layer.toggleAttribute('hidden', !target.checked);
   else if (samples) setLevel(target);
   else if (kind) tone(target.closest('.window'));
   else if (target.dataset.opacity !== undefined) fade(target);

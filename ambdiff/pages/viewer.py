@@ -57,48 +57,64 @@ def image_svg(pixels: np.ndarray, frame: Frame) -> str:
     return text
 
 
+def rater_colours(count: int) -> list[str]:
+    """Of each of so many raters."""
+    return [figures.RATER_COLOURS[i % len(figures.RATER_COLOURS)] for i in range(count)]
+
+
+def middle(num_samples: int) -> int:
+    """Of at least how many samples the outline is shown at first."""
+    return (num_samples + 1) // 2
+
+
+def layers(raters: np.ndarray, samples: np.ndarray, frame: Frame) -> str:
+    """What lies over a picture: the outlines of raters [M, H, W], and of what k of N samples [N, H, W] mark."""
+    text = ''
+    for i, (mask, colour) in enumerate(zip(raters, rater_colours(len(raters)), strict=True)):
+        # Apart by a line's width at the size shown, so that equal outlines do not hide each other.
+        shift = (i - (len(raters) - 1) / 2) * frame.wide / 180
+        outline = figures.mask_svg(mask, colour)
+        text += f'<g data-layer="{i}" transform="translate({shift:.2f} {shift:.2f})">{outline}</g>'
+    return f'{text}<g class="levels" data-layer="samples">{_levels(samples, frame, middle(len(samples)))}</g>'
+
+
 def figure(
     name: str,
     size: tuple[int, int],
     frame: Frame,
-    raters: np.ndarray,
-    samples: np.ndarray,
-    colours: Sequence[str],
+    overlays: str,
+    raters: Sequence[str],
+    count: int,
+    area: str,
     window: tuple[float, float, str],
     at: str,
 ) -> str:
     """The HTML of the viewer.
 
-    name: the image's elements have the id '<name>-image'; size: (height, width) of the image; raters [M, H, W] and
-    samples [N, H, W] bool; colours of the raters; window: what 0 and 1 of the image stand for, and the unit; at: what a
-    click says, with X and Y for the pixel's column and row, -X and -Y where they are counted from the other side.
+    name: the image's elements have the id '<name>-image'; size: (height, width) of the image; overlays: `layers` over
+    it; raters: the size of each rater's mask in words; count: N; area: of what the level shown at first marks; window:
+    what 0 and 1 of the image stand for, and the unit; at: what a click says, with X and Y for the pixel's column and
+    row, -X and -Y where they are counted from the other side.
     """
-    count = len(samples)
-    layers, switches = [], []
-    for i, (mask, colour) in enumerate(zip(raters, colours, strict=True)):
-        # Apart by a line's width at the size shown, so that equal outlines do not hide each other.
-        shift = (i - (len(raters) - 1) / 2) * frame.wide / 180
-        layers.append(
-            f'<g data-layer="{i}" transform="translate({shift:.2f} {shift:.2f})">{figures.mask_svg(mask, colour)}</g>'
-        )
-        switches.append(
-            f'<label><input type="checkbox" checked data-shows="{i}"><span class="key" '
-            f'style="background:{colour}"></span>rater {i + 1}, {area_text(mask, frame.spacing)}</label>'
-        )
-    start = (count + 1) // 2
+    switches = [
+        f'<label><input type="checkbox" checked data-shows="{i}"><span class="key" '
+        f'style="background:{colour}"></span>rater {i + 1}, {text}</label>'
+        for i, (text, colour) in enumerate(zip(raters, rater_colours(len(raters)), strict=True))
+    ]
+    start = middle(count)
     whose = f'the outlines of {len(raters)} raters and of the samples' if len(raters) else 'the outline of the samples'
     return f"""<figure class="main"><div class="stage" tabindex="0" role="group"
 aria-label="Picture: plus and minus zoom, arrows move, 0 shows the crop, 1 the whole image"><svg class="outlines"
 {frame.attributes()} data-size="{size[0]} {size[1]}" data-at="{html.escape(at, quote=True)}" {_spacing(frame)}
 role="img" aria-label="Image with {whose}"><use class="picture" href="#{name}-image"/><g class="overlays">
-{''.join(layers)}<g class="levels" data-layer="samples">{_levels(samples, frame, start)}</g></g></svg>{_scale(frame)}
+{overlays}</g></svg>{_scale(frame)}
 </div><div class="tools" role="toolbar" aria-label="Picture"><button type="button" data-zoom="in"
 aria-label="Zoom in">+</button><button type="button" data-zoom="out" aria-label="Zoom out">−</button><button
 type="button" data-zoom="crop">Crop</button><button type="button" data-zoom="whole">Whole</button><button
 type="button" data-ruler aria-pressed="false">Ruler</button></div><p class="point" role="status"></p>
 <figcaption class="legend">{''.join(switches)}<label><input type="checkbox" checked data-shows="samples">
 <span class="key dashed"></span><span>marked by at least <output aria-live="off">{start}</output> of {count}
-<small class="area">{area_text(samples.sum(0) >= start, frame.spacing)}</small></span></label>
+<small class="area">{area}</small></span></label>
 <input class="slider" type="range" min="1" max="{count}" value="{start}" data-samples="{count}"
 aria-label="Outline what at least this many samples include"><label class="opacity"><span>Outlines
 <b>100%</b></span><input type="range" min="0" max="100" value="100" data-opacity></label>{_window(window)}
