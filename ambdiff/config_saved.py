@@ -1,9 +1,12 @@
 """Configs that come with weights: told from damage, and held to the same checks as a file of configs/."""
 
+import json
 import math
 import os
+from collections.abc import Container, Sequence
 
 import ml_collections
+from flax import traverse_util
 
 from ambdiff import methods
 from ambdiff.config import default
@@ -51,6 +54,26 @@ def restored(saved: object, path: str | os.PathLike) -> ml_collections.ConfigDic
     # How much memory there is says the machine that samples, not the one that trained.
     config.sample.memory_mib = min(config.sample.memory_mib, default().sample.memory_mib)
     return config.lock()
+
+
+def differences(
+    saved: dict, config: ml_collections.ConfigDict, groups: Sequence[str], free: Container[str]
+) -> list[str]:
+    """Fields of these groups whose value differs, as 'group.field: saved -> now'.
+
+    A field that came after `saved` was written counts as its default: what was done before it.
+
+    Args:
+      saved: a config's JSON.
+      config: of now.
+      groups: of config; also fields of no group.
+      free: fields 'group.field' that may differ.
+    """
+    flat = lambda tree: traverse_util.flatten_dict({g: tree.get(g) for g in groups}, sep='.')
+    now = flat(json.loads(config.to_json()))
+    saved = {**flat(json.loads(default(saved['method']['name']).to_json())), **flat(saved)}
+    names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
+    return [f'{n}: {saved.get(n)} -> {now.get(n)}' for n in names if n not in free]
 
 
 def _value(value: object, like: object, name: str, path):

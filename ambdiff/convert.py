@@ -30,7 +30,7 @@ from ambdiff.methods.kit.contract import Weights
 from ambdiff.models.gaussian_encoder import GaussianEncoder
 from ambdiff.models.unet import UNet
 from ambdiff.released import files, layout
-from ambdiff.runtime import checkpoint, weights_file
+from ambdiff.runtime import checkpoint, checkpointer, weights_file
 
 _FIRST = 'input_blocks.0.0.weight'
 _RELEASED_COPIES = 4
@@ -222,8 +222,8 @@ def import_checkpoint(source: str, config: ml_collections.ConfigDict, output: st
     params = jax.tree.map(jnp.asarray, params)
     opt_state = optim.create(config.optim, config.train.num_steps).init(params)
     state = {'step': jnp.zeros((), jnp.int32), 'params': params, 'opt_state': opt_state}
-    with checkpoint.Checkpointer(place) as checkpointer:
-        checkpointer.save(0, state, checkpoint.sampling_item(Weights(params, {})), config)
+    with checkpointer.Checkpointer(place) as saved:
+        saved.save(0, state, checkpointer.sampling_item(Weights(params, {})), config)
 
 
 def _load(source: str, config: ml_collections.ConfigDict):

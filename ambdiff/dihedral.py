@@ -6,6 +6,7 @@ is set; 0 leaves everything in place.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -39,9 +40,9 @@ def count(upright: bool) -> int:
     return 2 if upright else 8
 
 
-def cycle(num_samples: int, upright: bool) -> Array:
+def cycle(num_samples: int, upright: bool) -> np.ndarray:
     """A symmetry [N] for each of N masks, every one in turn."""
-    return _of_number(jnp.arange(num_samples) % count(upright), upright)
+    return _of_number(np.arange(num_samples, dtype=np.int32) % count(upright), upright)
 
 
 def draw(keys: Array, upright: bool) -> Array:

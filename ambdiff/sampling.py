@@ -16,7 +16,18 @@ from ambdiff.runtime import sharding
 
 def image_keys(key: jax.Array, rows: Sequence[int]) -> jax.Array:
     """The key of each image, from its row in the split: [n]."""
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(np.asarray(rows))
+    return _folded(key, np.asarray(rows))
+
+
+@jax.jit
+def _folded(key: jax.Array, rows: jax.Array) -> jax.Array:
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
+@jax.jit
+def seeded_keys(seed: np.uint32, rows: np.ndarray) -> jax.Array:
+    """`image_keys` of jax.random.key(seed): one small program instead of several, of which each is compiled."""
+    return _folded(jax.random.key(seed), rows)
 
 
 class Sampler:
@@ -45,8 +56,14 @@ class Sampler:
         )
         split = sharding.batch_sharding(mesh)
         self._split = split
+
+        def sample(weights: Weights, images: jax.Array, of_keys: jax.Array) -> jax.Array:
+            # Keys come as their bits, which NumPy can index: JAX would compile a program for it.
+            keys = jax.random.wrap_key_data(of_keys)
+            return method.sample(*weights, images, keys, self._num_samples, parts)
+
         self._sample = jax.jit(
-            finite.seen(lambda weights, images, keys: method.sample(*weights, images, keys, self._num_samples, parts)),
+            finite.seen(sample),
             in_shardings=(sharding.replicated(mesh), split, split),
             out_shardings=(None, split),
         )
@@ -70,29 +87,29 @@ class Sampler:
         # Rather some idle rows than compile again.
         there = [made for made in self._compiled if size <= made <= 2 * size]
         size = self.chunk if self.chunk in self._compiled else min(there, default=size)
-        samples = []
+        samples, of_keys = [], np.asarray(jax.random.key_data(keys))
         bar = tqdm.tqdm(total=len(images), unit='image', desc='sampling', disable=not progress)
         for first in range(0, len(images), size):
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
-            chunk = jax.device_put((images[index], keys[index]), self._split)
+            chunk = jax.device_put((images[index], of_keys[index]), self._split)
             if size not in self._compiled:
                 self._compiled[size] = self._sample.lower(weights, *chunk).compile()
             began = time.perf_counter()
             seen, masks = self._compiled[size](weights, *chunk)
             samples.append(np.asarray(masks))
             if seen.get():
-                row = self._first_bad(weights, images, keys, index)
+                row = self._first_bad(weights, images, of_keys, index)
                 raise finite.NotFinite(row, names[row] if names else f'image {row}')
             self.seconds += time.perf_counter() - began
             bar.update(min(size, len(images) - first))
         bar.close()
         return np.concatenate(samples)[: len(images)]
 
-    def _first_bad(self, weights: Weights, images, keys, rows: np.ndarray) -> int:
+    def _first_bad(self, weights: Weights, images, of_keys, rows: np.ndarray) -> int:
         """The first of these rows for which the output is not finite: each alone fills the shape that is compiled."""
         for row in rows:
             alone = np.full(len(rows), row)
-            seen, _ = self._compiled[len(rows)](weights, *jax.device_put((images[alone], keys[alone]), self._split))
+            seen, _ = self._compiled[len(rows)](weights, *jax.device_put((images[alone], of_keys[alone]), self._split))
             if seen.get():
                 return int(row)
         return int(rows[0])

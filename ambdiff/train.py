@@ -23,7 +23,8 @@ from ambdiff.data import augment, pipeline, sources
 from ambdiff.evaluation import validation
 from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import faults, flops, hosts, sharding, warm_start
-from ambdiff.runtime.checkpoint import Checkpointer, sampling_item, unlike_data
+from ambdiff.runtime.checkpoint import unlike_data
+from ambdiff.runtime.checkpointer import Checkpointer, sampling_item
 from ambdiff.runtime.metric_writer import MetricWriter
 
 Array = jax.Array

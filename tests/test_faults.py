@@ -13,7 +13,7 @@ import tiny
 from ambdiff import train
 from ambdiff.data import pipeline
 from ambdiff.errors import UserError
-from ambdiff.runtime import checkpoint, faults, integrity
+from ambdiff.runtime import checkpoint, checkpointer, faults, integrity
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +84,7 @@ def test_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(trained, tm
     again = shutil.copytree(workdir, tmp_path / 'again')
     DAMAGES[kind](again / 'checkpoints' / '12')
     (again / 'checkpoints' / '16.orbax-checkpoint-tmp').mkdir()
-    with caplog.at_level(logging.INFO, 'ambdiff'), checkpoint.Checkpointer(again) as saved:
+    with caplog.at_level(logging.INFO, 'ambdiff'), checkpointer.Checkpointer(again) as saved:
         assert saved.tidy() == saved.latest_step == 8
     assert 'checkpoint 12 is skipped and put aside' in caplog.text
     assert (again / 'damaged' / '12').is_dir()
@@ -170,13 +170,13 @@ def test_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(trained, tmp_p
     longer = config.copy_and_resolve_references()
     longer.train.num_steps = 16
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    original = checkpoint.Checkpointer.save
+    original = checkpointer.Checkpointer.save
 
     def save(*arguments):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # no file can grow beyond a page
         original(*arguments)
 
-    monkeypatch.setattr(checkpoint.Checkpointer, 'save', save)
+    monkeypatch.setattr(checkpointer.Checkpointer, 'save', save)
     try:
         with pytest.raises(UserError, match='checkpoint 16 could not be written'):
             train.train(longer, again)
@@ -217,7 +217,7 @@ def test_bad_batch_is_skipped_and_the_run_ends_as_if_it_had_been_left_out(
         assert train.train(config, tmp_path / 'run')
     assert said in caplog.text
     assert 'at step 7: back to step 4; batches 6 are skipped (rollback 1 of at most 5)' in caplog.text
-    with checkpoint.Checkpointer(tmp_path / 'run') as saved:
+    with checkpointer.Checkpointer(tmp_path / 'run') as saved:
         record = saved.record(12)
     assert record['skipped'] == [6] and record['count'] == 1 and len(record['losses']) == 11
     # The same list known from the start, without any fault: the same end, so resuming is exact.

@@ -152,7 +152,7 @@ def test_a_link_stays_a_link_and_what_is_no_file_is_refused(tmp_path):
 # Who renames, or makes temporary files, on its own, and why.
 REASONS = {
     'files.py': 'the helper',
-    'runtime/checkpoint.py': 'puts the folder of a damaged step aside, whole',
+    'runtime/checkpointer.py': 'puts the folder of a damaged step aside, whole',
     'predict.py': 'fills the folder of a case by hand',
     'prediction/output.py': 'fills the folder of a case by hand',
     'data/built.py': 'an empty folder for the downloads that tensorflow-datasets never makes',

@@ -16,7 +16,7 @@ from ambdiff import modes
 from ambdiff.errors import UserError
 from ambdiff.prediction import inputs, points
 from ambdiff.prediction.crop_sampler import CropSampler
-from ambdiff.runtime import checkpoint, sharding, weights_file
+from ambdiff.runtime import checkpoint, checkpointer, sharding, weights_file
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'tif', 'png16'])
@@ -270,9 +270,9 @@ def test_weights_bring_their_config_and_older_ones_take_the_defaults(weights, tm
 def test_a_workdir_or_a_step_of_it_serves_as_weights(weights, tmp_path):
     params, _, _ = weights_file.load_safetensors(weights)
     config = checkpoint.load_config(weights)
-    with checkpoint.Checkpointer(tmp_path / 'work') as checkpointer:
+    with checkpointer.Checkpointer(tmp_path / 'work') as saved:
         for step in (3, 5):
-            checkpointer.save(step, {'step': np.int32(step)}, {'ema': params}, config)
+            saved.save(step, {'step': np.int32(step)}, {'ema': params}, config)
     Image.fromarray(np.zeros((tiny.SIZE, tiny.SIZE), np.uint8)).save(tmp_path / 'a.png')
     for source, step in (('work', 5), ('work/checkpoints/3', 3)):
         output = tmp_path / f'out{step}'

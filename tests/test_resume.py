@@ -9,7 +9,7 @@ import pytest
 
 from ambdiff.config import default
 from ambdiff.errors import UserError
-from ambdiff.runtime import checkpoint, weights_file
+from ambdiff.runtime import checkpoint, checkpointer, weights_file
 
 # Nothing that a step depends on, but for rounding: any of these may change from one part of a run to the next.
 FREE = {
@@ -50,44 +50,44 @@ def saved(tmp_path_factory):
     """A checkpointer whose checkpoint 1 knows its data, and the abstract tree of state and averages."""
     tree = {'a': np.zeros(2, np.float32)}
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with checkpoint.Checkpointer(tmp_path_factory.mktemp('run')) as checkpointer:
-        checkpointer.save(1, tree, tree, default(), {'data': {'by': 'content'}})
-        checkpointer.wait()
-        yield checkpointer, {'a': jax.ShapeDtypeStruct((2,), np.float32, sharding=where)}
+    with checkpointer.Checkpointer(tmp_path_factory.mktemp('run')) as saved:
+        saved.save(1, tree, tree, default(), {'data': {'by': 'content'}})
+        saved.wait()
+        yield saved, {'a': jax.ShapeDtypeStruct((2,), np.float32, sharding=where)}
 
 
 @pytest.mark.parametrize('field', list(fields()))
 def test_every_field_may_change_on_resuming_or_is_named(saved, field):
-    checkpointer, tree = saved
+    saved, tree = saved
     config = default()
     group, _, name = field.rpartition('.')
     place = config[group] if group else config
     with place.unlocked():
         place[name] = other(place[name])
     if field in FREE or group in FREE_GROUPS:
-        checkpointer.restore(1, tree, tree, config)
+        saved.restore(1, tree, tree, config)
     else:
         with pytest.raises(UserError, match=rf'another config \({field}: '):
-            checkpointer.restore(1, tree, tree, config)
+            saved.restore(1, tree, tree, config)
 
 
 def test_where_data_lies_may_not_change_for_a_run_that_does_not_know_its_data(tmp_path, saved):
     tree = saved[1]
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
     config = default()
-    with checkpoint.Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(1, zeros, zeros, config)
+    with checkpointer.Checkpointer(tmp_path) as saved:
+        saved.save(1, zeros, zeros, config)
         config.data.path = 'elsewhere'
-        checkpointer.wait()
+        saved.wait()
         with pytest.raises(UserError, match=r'data\.path:  -> elsewhere'):
-            checkpointer.restore(1, tree, tree, config)
+            saved.restore(1, tree, tree, config)
 
 
 def test_a_workdir_that_is_deleted_during_a_run_is_told_when_the_next_checkpoint_is_due(tmp_path):
     tree = {'a': np.zeros(2, np.float32)}
     with (
         pytest.raises(UserError, match='has gone while the run was going'),
-        checkpoint.Checkpointer(tmp_path / 'run') as c,
+        checkpointer.Checkpointer(tmp_path / 'run') as c,
     ):
         c.save(1, tree, tree, default())
         c.wait()
@@ -108,9 +108,9 @@ MANIFESTS = {
 @pytest.mark.parametrize('what', MANIFESTS)
 def test_a_manifest_that_does_not_say_what_is_there_is_damage(tmp_path, weights, what, caplog):
     params, config, _ = weights_file.load_safetensors(weights)
-    with checkpoint.Checkpointer(tmp_path) as checkpointer:
+    with checkpointer.Checkpointer(tmp_path) as saved:
         for step in (1, 2):
-            checkpointer.save(step, {'step': np.int32(step)}, {'ema': params}, config)
+            saved.save(step, {'step': np.int32(step)}, {'ema': params}, config)
     (tmp_path / 'checkpoints' / '2' / 'manifest.json').write_text(MANIFESTS[what])
     (tmp_path / 'checkpoints' / '²').mkdir()
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])

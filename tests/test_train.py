@@ -15,7 +15,7 @@ from ambdiff import config_check, methods, optim, train
 from ambdiff.data import pipeline, sources
 from ambdiff.data.shuffle import Shuffled
 from ambdiff.errors import UserError
-from ambdiff.runtime import checkpoint, sharding
+from ambdiff.runtime import checkpointer, sharding
 
 
 @pytest.fixture(scope='module')
@@ -29,9 +29,9 @@ def load_run(workdir, config):
     abstract = jax.eval_shape(lambda k: train.create_state(config, method, optimiser, k), jax.random.key(0))
     state = {'step': abstract.step, 'params': abstract.params, 'opt_state': abstract.opt_state}
     here = lambda tree: sharding.on(tree, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    with checkpoint.Checkpointer(pathlib.Path(workdir)) as saved:
+    with checkpointer.Checkpointer(pathlib.Path(workdir)) as saved:
         return saved.latest_step, *saved.restore(
-            saved.latest_step, here(state), here(checkpoint.sampling_item(abstract.weights)), config
+            saved.latest_step, here(state), here(checkpointer.sampling_item(abstract.weights)), config
         )
 
 

@@ -12,7 +12,7 @@ import tiny
 
 from ambdiff.config import default
 from ambdiff.errors import UserError
-from ambdiff.runtime import checkpoint, weights_file
+from ambdiff.runtime import checkpoint, checkpointer, weights_file
 
 RELEASED = pathlib.Path(__file__).parents[1] / 'weights' / 'lidc_small_cimd.safetensors'
 PARAMS = {'unet': {'conv': {'kernel': np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}}}
@@ -183,8 +183,8 @@ def test_values_that_cannot_be_packed_are_told_and_nothing_is_written(tmp_path, 
 def test_averages_of_a_checkpoint_that_are_not_finite_are_refused(tmp_path, weights):
     params, config, _ = weights_file.load_safetensors(weights)
     params['unet']['out_2']['bias'] = params['unet']['out_2']['bias'] * np.float32(np.nan)
-    with checkpoint.Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(3, {'step': np.int32(3)}, {'ema': params}, config)
+    with checkpointer.Checkpointer(tmp_path) as saved:
+        saved.save(3, {'step': np.int32(3)}, {'ema': params}, config)
     with pytest.raises(UserError, match=r'3 is damaged: unet/out_2/bias holds values that are not finite'):
         checkpoint.load_weights(str(tmp_path), config, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 

@@ -25,11 +25,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
 from ambdiff.diffusion.gaussian import GaussianDiffusion
 from ambdiff.errors import UserError
-from ambdiff.methods.kit import fields, masks, reverse_process
+from ambdiff.methods.kit import cross_entropy, fields, masks, reverse_process
 from ambdiff.methods.kit.contract import Method, Params, State
 from ambdiff.methods.kit.fields import Between
 from ambdiff.methods.kit.reverse_process import ReverseProcess
@@ -132,9 +131,9 @@ class CIMD(Method):
                 weights = self.process.candidate_weights(self.process.to_range(candidates), present, xt, t)
                 y = jnp.einsum('bm,bmhwc->bhwc', weights, candidates)
             if self.process.num_channels == 1:
-                pixel_loss = optax.sigmoid_binary_cross_entropy(logits, y)[..., 0]
+                pixel_loss = cross_entropy.sigmoid(logits, y)[..., 0]
             else:
-                pixel_loss = optax.softmax_cross_entropy(logits, y)
+                pixel_loss = cross_entropy.softmax(logits, y)
             parts = {'cross_entropy': pixel_loss.mean((1, 2))}
         if self.process.learned_variance:
             parts['vlb'] = self.fields.vlb_weight * terms['vlb']

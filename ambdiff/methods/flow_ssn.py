@@ -30,13 +30,12 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from ambdiff import config_check
 from ambdiff.diffusion import starts
 from ambdiff.errors import UserError
 from ambdiff.finite import watched
-from ambdiff.methods.kit import fields, masks, pixels
+from ambdiff.methods.kit import cross_entropy, fields, masks, pixels
 from ambdiff.methods.kit.contract import Method, Params, State
 from ambdiff.methods.kit.fields import Between
 from ambdiff.models import unet
@@ -105,7 +104,7 @@ class FlowSSN(Method):
         t = jax.random.uniform(t_key, (len(y),))
         at = t[:, None, None, None]
         logits = self.guess(params, (1 - at) * u + at * y, t, train=True, rngs=rngs[1])
-        loss = optax.softmax_cross_entropy(logits, y).mean((1, 2))
+        loss = cross_entropy.softmax(logits, y).mean((1, 2))
         return loss, {'cross_entropy': loss}, state
 
     def bytes_per_mask(self, image_size: int) -> int:

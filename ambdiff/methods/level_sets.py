@@ -30,13 +30,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
 from ambdiff import dihedral, streams
 from ambdiff.diffusion import starts
 from ambdiff.errors import UserError
 from ambdiff.finite import watched
-from ambdiff.methods.kit import energy, fields
+from ambdiff.methods.kit import cross_entropy, energy, fields
 from ambdiff.methods.kit.contract import Method, Params, State
 from ambdiff.methods.kit.fields import Between
 from ambdiff.models import emptiness_head, unet
@@ -99,8 +98,7 @@ class LevelSets(Method):
         image = jnp.zeros_like(batch['image'][:1])
         x = jnp.concatenate([image, image[..., :1]], axis=-1)
         t = jnp.zeros(1, int)
-        params = self.unet.init(unet_key, x, t)['params']
-        z, features = self.unet.with_features(params, x, t)
+        params, z, features = self.unet.init_with_features(unet_key, x, t)
         return {'unet': params, 'head': self.head.init(head_key, features, z)['params']}, {}
 
     def loss(
@@ -123,8 +121,8 @@ class LevelSets(Method):
         score = energy.energy_score(jnp.concatenate([q[:, None], each], axis=1), sets, flat(raters), present)
         parts = {
             'energy': own.energy_weight * score,
-            'emptiness': own.emptiness_weight * optax.sigmoid_binary_cross_entropy(empty, true_q),
-            'share': own.share_weight * optax.sigmoid_binary_cross_entropy(z, target).mean((1, 2, 3)),
+            'emptiness': own.emptiness_weight * cross_entropy.sigmoid(empty, true_q),
+            'share': own.share_weight * cross_entropy.sigmoid(z, target).mean((1, 2, 3)),
         }
         return sum(parts.values()), parts, state
 
@@ -179,7 +177,7 @@ def create(config: ml_collections.ConfigDict, place=None) -> LevelSets:
     upright = config.data.upright
     turned = np.arange(1)
     if config.sample.symmetries:
-        turned = np.asarray(dihedral.cycle(min(own.orientations, dihedral.count(upright)), upright))
+        turned = dihedral.cycle(min(own.orientations, dihedral.count(upright)), upright)
     return LevelSets(
         unet.from_config(config.model, config.data.image_size, 1, place),
         emptiness_head.EmptinessHead(own.head_width, own.head_dropout),

@@ -61,12 +61,28 @@ class UNet(nn.Module):
           params: as `init` gives them.
           x: as of `__call__`, and so `t` and, by name, whatever `apply` takes.
         """
+        output, kept = self.apply(
+            {'params': params}, x, t, mutable=['intermediates'], **self._keep_features(), **kwargs
+        )
+        return output, self._features(kept)
+
+    def init_with_features(self, key: Array, x: Array, t: Array) -> tuple[dict, Array, list[Array]]:
+        """The parameters that `init` gives, and with them what `with_features` does; arguments as there."""
+        mutable = ['params', 'intermediates']
+        output, made = self.init_with_output(key, x, t, mutable=mutable, **self._keep_features())
+        return made['params'], output, self._features(made)
+
+    @property
+    def _feature_names(self) -> tuple[str, str]:
         last = (self.num_res_blocks + 1) * len(self.channel_mult) - 1
-        names = ('middle_block_2', f'output_blocks_{last}_0')
-        chosen = lambda module, method: module.name in names and method == '__call__'
-        mutable = dict(capture_intermediates=chosen, mutable=['intermediates'])
-        output, kept = self.apply({'params': params}, x, t, **mutable, **kwargs)
-        return output, [kept['intermediates'][name]['__call__'][0] for name in names]
+        return 'middle_block_2', f'output_blocks_{last}_0'
+
+    def _keep_features(self) -> dict:
+        names = self._feature_names
+        return {'capture_intermediates': lambda module, method: module.name in names and method == '__call__'}
+
+    def _features(self, variables: Mapping) -> list[Array]:
+        return [variables['intermediates'][name]['__call__'][0] for name in self._feature_names]
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Memory of one example's forward pass: every skip connection, and the widest block at work."""

@@ -63,7 +63,7 @@ class CropSampler:
         Raises:
           UserError: the network's output for a crop is not finite.
         """
-        keys = sampling.image_keys(jax.random.key(settings.seed), numbers)
+        keys = sampling.seeded_keys(np.uint32(settings.seed), numbers)
         return self.sampler(settings)(self._weights, crops, keys, names=names)
 
 

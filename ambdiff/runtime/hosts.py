@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ambdiff.errors import UserError
@@ -92,5 +91,7 @@ def barrier(name: str) -> None:
     behind another in compiling or writing.
     """
     if jax.process_count() > 1:
+        import orbax.checkpoint as ocp  # half a second, which one process need not wait for
+
         wait = ocp.multihost.get_barrier_sync_fn()
         wait(key=f'{name} {next(_barriers)}', timeout_ms=3_600_000)

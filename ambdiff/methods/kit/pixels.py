@@ -6,7 +6,8 @@ with background's at 0: the same law with half the parameters at the end.
 
 import jax
 import jax.numpy as jnp
-import optax
+
+from ambdiff.methods.kit import cross_entropy
 
 Array = jax.Array
 
@@ -24,7 +25,7 @@ def one_hot(masks: Array, num_classes: int) -> Array:
 def log_probability(logits: Array, masks: Array) -> Array:
     """log p of masks [..., H, W] under logits [..., H, W, C], summed over pixels: [...], where the two broadcast."""
     if logits.shape[-1] == 1:
-        return -optax.sigmoid_binary_cross_entropy(logits[..., 0], masks.astype(logits.dtype)).sum((-2, -1))
+        return -cross_entropy.sigmoid(logits[..., 0], masks.astype(logits.dtype)).sum((-2, -1))
     chosen = jax.nn.one_hot(masks, logits.shape[-1])
     return (jax.nn.log_softmax(logits) * chosen).sum((-3, -2, -1))
 
