@@ -10,6 +10,7 @@ files beside it, and the number of devices. The config comes with the weights.
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import logging
 import pathlib
@@ -67,6 +68,15 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         help='sample also the tiles of a CT that show nothing of the body',
     )
     add(
+        '--screen',
+        type=float,
+        nargs='?',
+        const=0.0,
+        metavar='SHARE',
+        help='leave tiles empty of which at most this share of the masks of a first, cheap pass marks anything (0 '
+        'where no number is given; default: no such pass)',
+    )
+    add(
         '--anonymise',
         action='store_true',
         help='call cases by their content: no page, table or message names a file, folder or patient',
@@ -77,6 +87,8 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         value = getattr(flags, name)
         if value is not None and not least <= value <= most:
             parser.error(f'--{name}={value} is out of range: {least} to {most}')
+    if flags.screen is not None and not 0 <= flags.screen < 1:
+        parser.error(f'--screen={flags.screen:g} is out of range: 0 and more, below 1')
     return flags
 
 
@@ -92,6 +104,7 @@ class _Output:
     def write(self, prediction) -> None:
         """Writes a result; what no other result could be written with either is `broken`."""
         from ambdiff.prediction import output
+        from ambdiff.prediction.unfinished import Unfinished
 
         try:
             notes = output.save(prediction, self.folder / prediction.name)
@@ -101,6 +114,7 @@ class _Output:
             raise
         for note in notes:
             self.say(f'ambdiff: {prediction.title}: {note}')
+        Unfinished(self.folder, prediction.name, prediction.settings).remove()
         self.done[prediction.name] = prediction.title
 
     def fault(self, title: str, reason: str) -> None:
@@ -154,7 +168,7 @@ def predict(flags: argparse.Namespace) -> int:
 
         from ambdiff.command import fail, keep_compiled
         from ambdiff.prediction import earlier, failure, flow
-        from ambdiff.prediction.crop_sampler import CropSampler
+        from ambdiff.prediction.crop_sampler import SCREEN_SAMPLES, CropSampler
         from ambdiff.prediction.result import Settings
         from ambdiff.prediction.watch import Forecast
     keep_compiled()
@@ -165,11 +179,15 @@ def predict(flags: argparse.Namespace) -> int:
         flags.seed,
         flags.smallest_part,
         flags.everywhere,
+        flags.screen,
     )
-    chunk = model.sampler(settings).chunk  # told before anything is read if it cannot be
-    with earlier.writing(folder, items), tqdm.tqdm(unit='crop', unit_scale=True, desc='predicting') as bar:
+    sampler = model.sampler(settings)  # told before anything is read if it cannot be
+    dearer = 0.0
+    if settings.screen is not None:
+        dearer = sampler.evaluations * settings.num_samples / (model.screener().evaluations * SCREEN_SAMPLES)
+    with earlier.writing(folder, items), tqdm.tqdm(unit='crop', desc='predicting') as bar:
         output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
-        watch = Forecast(bar, output.say, len(items), chunk)
+        watch = Forecast(bar, output.say, len(items), sampler.chunk, dearer)
         for line in found.skipped:
             output.say(f'ambdiff: {line}')
         for source, reason in found.faults.items():
@@ -258,6 +276,7 @@ def _first_sound(items, chosen, folder: pathlib.Path, channels: int, num_classes
 def _plan(item, model, settings, chosen, output: _Output, images_read: dict):
     """An image read and cut into crops; None where its result is there already."""
     from ambdiff.prediction import earlier, flow
+    from ambdiff.prediction.unfinished import Unfinished
 
     points = chosen[item.source]
     follows_from = flow.settings_of(item, model, settings, points)
@@ -266,6 +285,7 @@ def _plan(item, model, settings, chosen, output: _Output, images_read: dict):
     volume = images_read.pop(item.name, None)
     volume = item.read(model.config.data.channels) if volume is None else volume
     image = flow.plan(item, volume, model, settings, points, follows_from)
+    image = dataclasses.replace(image, unfinished=Unfinished(output.folder, item.name, follows_from))
     for note in image.plan.notes:
         output.say(f'ambdiff: {item.title}: {item.told(note)}')
     return image

@@ -15,6 +15,8 @@ from ambdiff.prediction.result import Settings
 from ambdiff.runtime import checkpoint, sharding
 from ambdiff.text import printable
 
+# Masks of the first, cheap pass of --screen; each is made in one step, and for one orientation of the image.
+SCREEN_SAMPLES = 16
 # Groups of the config that masks depend on.
 _MATTERS = ('model', 'diffusion', 'method', 'sample')
 _DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
@@ -35,7 +37,7 @@ class CropSampler:
         self._weights, step = checkpoint.load_weights(path, self.config, sharding.replicated(self._mesh))
         digest = _digest(self._weights, self.config)
         self.weights = {'name': printable(pathlib.Path(path).name), 'step': step, 'sha256': digest}
-        self._samplers: dict[tuple[int, int], sampling.Sampler] = {}
+        self._samplers: dict[tuple[int, int, bool], sampling.Sampler] = {}
 
     def sampler(self, settings: Settings) -> sampling.Sampler:
         """What makes so many samples in so many steps; compiled on first use, and kept.
@@ -46,12 +48,26 @@ class CropSampler:
         most = self.config.diffusion.num_steps
         if settings.num_steps > most:
             raise UserError(f'--num_steps={settings.num_steps} is more than the {most} steps of the weights')
-        key = settings.num_samples, settings.num_steps
+        return self._sampler(settings.num_samples, settings.num_steps, self.config.sample.symmetries)
+
+    def screener(self) -> sampling.Sampler:
+        """What makes the first, cheap pass of `screen`; compiled on first use, and kept."""
+        return self._sampler(SCREEN_SAMPLES, 1, False)
+
+    def _sampler(self, *key) -> sampling.Sampler:
         if key not in self._samplers:
             config = self.config.copy_and_resolve_references()
-            config.sample.num_samples, config.sample.num_steps = key
+            config.sample.num_samples, config.sample.num_steps, config.sample.symmetries = key
             self._samplers[key] = sampling.Sampler(config, methods.create(config), self._mesh)
         return self._samplers[key]
+
+    def screen(self, settings: Settings, crops: np.ndarray, numbers: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """A first, cheap pass: the share of its SCREEN_SAMPLES masks of each crop that mark anything, [n].
+
+        Arguments and errors as of `sample_crops`; of the settings only the seed counts.
+        """
+        keys = sampling.image_keys(jax.random.key(settings.seed), numbers)
+        return self.screener()(self._weights, crops, keys, names=names).any((2, 3)).mean(1)
 
     def sample_crops(
         self, settings: Settings, crops: np.ndarray, numbers: np.ndarray, names: Sequence[str]

@@ -7,7 +7,7 @@ Sample i of an image has the same start and level in all its crops, as if one re
 keeps crops that overlap, and slices that follow each other, in agreement.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -116,10 +116,10 @@ class Plan:
             )
         return tuple(grid.tolist())
 
-    def cut(self) -> Iterator[np.ndarray]:
-        """The crops [S, S, C] float32, in order; beyond the image it is reflected."""
+    def cut(self, numbers: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+        """The crops [S, S, C] float32, all or those of rising numbers, in order; beyond the image it is reflected."""
         at, image = None, None
-        for z, top, left in self.crops:
+        for z, top, left in self.crops if numbers is None else (self.crops[number] for number in numbers):
             if z != at:
                 at, image = z, resize(self.images[z], self.grid)
             crop = image[top : top + self.crop_size, left : left + self.crop_size]

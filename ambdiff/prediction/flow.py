@@ -6,6 +6,7 @@ others go on.
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.merge import Merge
 from ambdiff.prediction.points import Point
 from ambdiff.prediction.result import Result, Settings
+from ambdiff.prediction.unfinished import Unfinished
 from ambdiff.prediction.watch import Watch
 from ambdiff.runtime import memory
 from ambdiff.text import printable
@@ -36,6 +38,7 @@ class Planned:
       points: those looked at; () for tiles.
       raters: the raters' masks, `Input.raters`.
       settings: what its samples follow from, `settings_of`.
+      unfinished: where its finished slices are kept until all are; None: nowhere.
     """
 
     item: Input
@@ -44,6 +47,7 @@ class Planned:
     points: Sequence[Point]
     raters: np.ndarray
     settings: Mapping
+    unfinished: Unfinished | None = None
 
 
 def settings_of(item: Input, model: CropSampler, settings: Settings, points: Sequence[Point]) -> dict:
@@ -112,10 +116,10 @@ def predictions(
             watch.ended(image.item)
             yield image
             continue
-        way = _UnderWay(image, settings, model.config.data.num_classes)
+        way = _UnderWay(image, model, settings)
         waiting.append(way)
-        watch.begun(image.item, len(image.plan.images), len(image.plan.crops))
-        for crop in way.crops():
+        watch.begun(image.item, len({image.plan.crops[number][0] for number in way.merge.left}), len(way.merge.left))
+        for crop in way.crops(watch):
             crops.append((way, crop))
             if len(crops) == chunk:
                 _sample(model, settings, crops, watch)
@@ -128,18 +132,72 @@ def predictions(
 class _UnderWay:
     """An image some of whose crops are sampled, until all are or it has failed."""
 
-    def __init__(self, image: Planned, settings: Settings, num_classes: int):
-        self.image = image
+    def __init__(self, image: Planned, model: CropSampler, settings: Settings):
+        self.image, self._model, self._settings = image, model, settings
         # The content decides, whatever its name and the images beside it.
         self.number = np.uint32(int(image.settings['input_sha256'][:8], 16))
-        self.merge = Merge(image.plan, settings.num_samples, num_classes)
+        done = image.unfinished.read() if image.unfinished else {}
+        self.merge = Merge(image.plan, settings.num_samples, model.config.data.num_classes, done)
         self.failure: Failure | None = None
 
-    def crops(self) -> Iterator[np.ndarray]:
-        """Its crops, as long as it has not failed."""
-        cut = self.image.plan.cut()
+    def crops(self, watch: Watch) -> Iterator[np.ndarray]:
+        """The crops to sample, as long as it has not failed."""
+        cut = self.image.plan.cut(self.merge.left)
+        if self._settings.screen is not None and not self.image.points:
+            yield from self._screened(cut, watch)
+            return
         while not self.failure and (crop := self.do('cut', lambda: next(cut, None))) is not None:
             yield crop
+
+    def _screened(self, cut: Iterator[np.ndarray], watch: Watch) -> Iterator[np.ndarray]:
+        """Those in which the first, cheap pass shows something; the others are left empty."""
+        screener, item = self._model.screener(), self.image.item
+        left = self.merge.left
+        for first in range(0, len(left), screener.chunk):
+            numbers = left[first : first + screener.chunk]
+            crops = self.do('cut', lambda numbers=numbers: list(itertools.islice(cut, len(numbers))))
+            if not crops:
+                return
+            before = screener.seconds
+            same, names = np.full(len(crops), self.number), [item.title] * len(crops)
+            look = lambda crops=crops, same=same, names=names: self._model.screen(
+                self._settings, np.stack(crops), same, names
+            )
+            if (shares := self.do('sampled', look)) is None:
+                return
+            empty = shares <= self._settings.screen
+            watch.screened(item, len(crops), int(empty.sum()), screener.seconds - before)
+            for number, crop, nothing in zip(numbers, crops, empty, strict=True):
+                if nothing:
+                    self.do('merged', lambda number=number: self.leave_empty(number))
+                elif self.failure:
+                    return
+                else:
+                    yield crop
+
+    def add(self, masks: np.ndarray) -> None:
+        """The masks of its next crop that is not left empty."""
+        self.merge.add(masks)
+        self._keep()
+
+    def leave_empty(self, number: int) -> None:
+        """All masks of a crop are empty."""
+        self.merge.leave_empty(number)
+        self._keep()
+
+    def _keep(self) -> None:
+        if self.image.unfinished and not self.merge.done:
+            self.image.unfinished.keep(self.merge)
+
+    def notes(self) -> list[str]:
+        """What had to be guessed or changed, a phrase each."""
+        notes = list(self.image.plan.notes)
+        if left_empty := self.merge.left_empty:
+            notes.append(
+                f'{left_empty} of {len(self.image.plan.crops)} tiles were not sampled, since at most '
+                f'{self._settings.screen:.0%} of the masks of a first pass marked anything there (--screen)'
+            )
+        return notes
 
     def do(self, what: str, step: Callable):
         """What a step gives; None where it fails, which is noted."""
@@ -175,7 +233,7 @@ def _sample(
             watch.sampled(way.image.item, count, seconds * count)
         for (way, _), mask in zip(crops, masks, strict=True):
             if not way.failure:
-                way.do('merged', lambda way=way, mask=mask: way.merge.add(mask))
+                way.do('merged', lambda way=way, mask=mask: way.add(mask))
 
 
 def _finished(
@@ -197,7 +255,7 @@ def _finished(
             boxes=image.plan.boxes,
             raters=image.raters,
             rater_names=image.item.rater_names,
-            notes=[*_of_weights(model), *(image.item.told(printable(note)) for note in image.plan.notes)],
+            notes=[*_of_weights(model), *(image.item.told(printable(note)) for note in way.notes())],
             drawn_with=settings,
             weights=model.weights,
             draws=model.sampler(settings).draws,

@@ -24,6 +24,8 @@ class Settings:
       smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
         empty shares; 1: every part does. Masks and maps are as sampled in any case.
       everywhere: tiles of a CT that show nothing of the body are sampled as well.
+      screen: tiles are left empty of which at most this share of the masks of a first, cheap pass marks anything; None:
+        there is no such pass.
     """
 
     num_samples: int
@@ -31,6 +33,7 @@ class Settings:
     seed: int
     smallest_part: int
     everywhere: bool = False
+    screen: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -46,6 +46,14 @@ class Samples:
         for plane, bits in enumerate(self._bits):
             bits[numbers, self._place[z]] = np.packbits(masks.astype(np.uint8) >> plane & 1, axis=-1)
 
+    def bits(self, z: int) -> np.ndarray:
+        """All masks on a slice that is held, [planes, N, H, W / 8] uint8: planes of the labels' bits, rows packed."""
+        return self._bits[:, :, self._place[z]]
+
+    def put_bits(self, z: int, bits: np.ndarray) -> None:
+        """Sets all masks of a slice that is held, as `bits` gave them."""
+        self._bits[:, :, self._place[z]] = bits
+
     def on_slice(self, z: int) -> np.ndarray:
         """All masks on a slice, [N, H, W] uint8."""
         if z not in self._place:

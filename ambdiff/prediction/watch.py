@@ -15,6 +15,9 @@ class Watch:
     def begun(self, item: Input, slices: int, crops: int) -> None:
         """An image is about to be sampled: so many crops that are left, on so many slices."""
 
+    def screened(self, item: Input, crops: int, left_empty: int, seconds: float) -> None:
+        """So many of its crops were screened, in so many seconds; some are not sampled after that."""
+
     def sampled(self, item: Input, crops: int, seconds: float) -> None:
         """So many of its crops were sampled, in so many seconds."""
 
@@ -28,9 +31,10 @@ class Forecast(Watch):
     What is left of cases not yet read counts as much as the mean of those that were.
     """
 
-    def __init__(self, bar, say: Callable[[str], None], cases: int, chunk: int):
-        """bar: as of tqdm; cases: how many; chunk: crops that are sampled at once."""
+    def __init__(self, bar, say: Callable[[str], None], cases: int, chunk: int, dearer: float = 0):
+        """bar: as of tqdm; cases: how many; chunk: crops sampled at once; dearer: than screening is sampling a crop."""
         self._bar, self._say, self._cases, self._chunk = bar, say, cases, chunk
+        self._dearer = dearer
         self._left: dict[str, int] = {}  # crops of cases under way
         self._unmeasured: dict[str, int] = {}  # crops of large cases of which none is measured
         self._begun, self._all, self._ended = 0, 0, 0
@@ -45,12 +49,21 @@ class Forecast(Watch):
             self._say(f'ambdiff: {item.title}: {crops:,} crops on {slices:,} slice{"s" if slices > 1 else ""}')
         self._show()
 
+    def screened(self, item: Input, crops: int, left_empty: int, seconds: float) -> None:
+        """Moves the bar by what is not sampled; of a large case says what all will take at least and at most."""
+        self._left[item.name] -= left_empty
+        self._bar.update(left_empty)
+        if item.name in self._unmeasured:
+            least = self._unmeasured.pop(item.name) * seconds / crops
+            self._forecast(item, least, least * (1 + self._dearer))
+
     def sampled(self, item: Input, crops: int, seconds: float) -> None:
         """Moves the bar; of a large case says after its first crops what all will take."""
         self._left[item.name] -= crops
         self._bar.update(crops)
         if item.name in self._unmeasured:
-            self._forecast(item, self._unmeasured.pop(item.name) * seconds / crops)
+            about = self._unmeasured.pop(item.name) * seconds / crops
+            self._forecast(item, about, about)
 
     def ended(self, item: Input) -> None:
         """Counts the case, and its crops that were not sampled."""
@@ -60,11 +73,13 @@ class Forecast(Watch):
         self._ended += 1
         self._show()
 
-    def _forecast(self, item: Input, seconds: float) -> None:
-        if seconds >= 60:
+    def _forecast(self, item: Input, least: float, most: float) -> None:
+        if most >= 60:
+            told = duration(least) if least == most else f'{duration(least)} to {duration(most)}'
+            screen = '' if self._dearer else ', a first cheap pass (--screen)'
             self._say(
-                f'ambdiff: {item.title}: about {duration(seconds)}; cheaper: points (--at), or fewer '
-                'evaluations where the weights make some for each mask (--num_samples, --num_steps)'
+                f'ambdiff: {item.title}: about {told}; cheaper: points (--at){screen}, or fewer evaluations where the '
+                'weights make some for each mask (--num_samples, --num_steps)'
             )
 
     def _show(self) -> None:

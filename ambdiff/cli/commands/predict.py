@@ -54,7 +54,17 @@ from ambdiff.cli import names, style
     help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
 )
 @click.option('--everywhere', is_flag=True, help='Sample also the tiles of a CT that show nothing of the body.')
-def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed, everywhere) -> int:
+@click.option(
+    '--screen',
+    type=click.FloatRange(0, 1, max_open=True),
+    is_flag=False,
+    flag_value=0.0,
+    metavar='[SHARE]',
+    help='Leave tiles empty of which at most this share (0) of the masks of a first, cheap pass marks anything.',
+)
+def command(
+    inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed, everywhere, screen
+) -> int:
     """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
     DIR/index.html shows them. Several files and folders may be given.
@@ -69,5 +79,6 @@ def command(inputs, output, at, num_samples, num_steps, weights, smallest_part, 
     flags += [f'--at={at}'] if at else []
     flags += [f'--num_steps={num_steps}'] if num_steps else []
     flags += ['--anonymise'] if anonymise else []
+    flags += [f'--screen={screen}'] if screen is not None else []
     flags += ['--everywhere'] if everywhere else []
     return predict.main([*flags, *(f'--input={path}' for path in inputs)])
