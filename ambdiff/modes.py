@@ -139,8 +139,13 @@ def pixel_area(spacing: tuple[float, float]) -> tuple[float, str]:
     return (math.prod(spacing), 'mm^2') if known(spacing) else (1.0, 'px')
 
 
-def area_quantiles(values: np.ndarray) -> dict[str, float]:
-    """{'p05': .., .. 'p95': ..} of areas [N]; empty masks count as 0."""
+def voxel_volume(spacing: Sequence[float]) -> tuple[float, str]:
+    """(volume of a voxel, its unit): mm^3 by the spacing (slice, row, column) in mm, voxels where one is not known."""
+    return (math.prod(spacing), 'mm^3') if known(spacing) else (1.0, 'voxels')
+
+
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    """{'p05': .., .. 'p95': ..} of values [N], at least one."""
     return {f'p{q * 100:02.0f}': float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
 
 
@@ -149,23 +154,64 @@ def known(spacing: Sequence[float]) -> bool:
     return bool(np.all(np.isfinite(spacing)))
 
 
-def diameter(mask: np.ndarray, spacing: tuple[float, float]) -> float:
-    """The longest distance across a mask [H, W] bool, of its largest part: mm, or pixels where spacing is NaN.
+def diameters(mask: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
+    """(longest distance across, longest distance across at a right angle to it) of a mask's largest part.
 
-    Between corners of pixels: one pixel of 1 mm measures 1.4 mm.
+    As radiologists measure a lesion (RECIST's long and short axis), by the part's convex hull, between corners of
+    pixels: one pixel of 1 mm measures 1.4 mm both ways.
+
+    Args:
+      mask: [H, W] bool; of a volume [Z, H, W], on the slice where the first distance is the longest.
+      spacing: distance of (row, column) in mm, of a volume of (slice, row, column); NaN: in pixels.
     """
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
-    if not count:
-        return 0.0
+    best = (0.0, 0.0)
+    for plane in mask[None] if mask.ndim == 2 else mask:
+        # Nothing is longer than what spans all marks.
+        if (hull := _hull(plane, spacing[-2:])) is not None and np.hypot(*np.ptp(hull, axis=0)) > best[0]:
+            best = max(best, _across(hull), key=lambda pair: pair[0])
+    return best
+
+
+def diameter(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """The first of `diameters`."""
+    return diameters(mask, spacing)[0]
+
+
+def _hull(plane: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
+    """Corners [P, 2] of the convex hull of a mask's largest part [H, W], one after the other; None where empty."""
+    if not plane.any():
+        return None
+    plane = plane[ndimage.find_objects((plane > 0).astype(np.uint8))[0]]
+    parts, _ = ndimage.label(plane, np.ones((3, 3)))
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     rows, columns = np.nonzero(parts == largest)
     corners = np.concatenate([np.stack([rows + dy, columns + dx], 1) for dy in (0, 1) for dx in (0, 1)])
     corners = corners * (np.array(spacing) if known(spacing) else 1.0)
-    return float(pdist(corners[ConvexHull(corners).vertices]).max())
+    return corners[ConvexHull(corners).vertices]
 
 
-def size_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
-    """'8 mm', '5 px across', '8 mm, 2 parts' or 'nothing' for a mask [H, W] or [Z, H, W]."""
+def _across(hull: np.ndarray) -> tuple[float, float]:
+    """`diameters` of a convex hull, corners [P, 2] in their order round it."""
+    apart = squareform(pdist(hull))
+    start, end = np.unravel_index(apart.argmax(), apart.shape)
+    long = (hull[end] - hull[start]) / apart[start, end]
+    turned = np.roll(hull, -start, axis=0) - hull[start]
+    along, aside = turned @ long, turned @ (-long[1], long[0])
+    # From one end of the longest distance to the other along both sides of the hull; the width between the sides is
+    # the largest at some corner.
+    last = (end - start) % len(hull)
+    near = np.interp(along, along[: last + 1], aside[: last + 1])
+    far = np.interp(along, [*along[last:], 0.0][::-1], [*aside[last:], 0.0][::-1])
+    return float(apart[start, end]), float(np.abs(near - far).max())
+
+
+def size_text(mask: np.ndarray, spacing: Sequence[float]) -> str:
+    """'8 mm', '5 px across', '8 mm, 2 parts' or 'nothing' for a mask [H, W] or [Z, H, W].
+
+    With three distances as spacing, (slice, row, column), a mask [Z, H, W] is told as a body: '8 x 6 mm, 210 mm³'.
+    """
+    if len(spacing) == 3:
+        return _body_text(mask > 0, spacing)
     plane = widest(mask)
     if not plane.any():
         return 'nothing'
@@ -175,8 +221,26 @@ def size_text(mask: np.ndarray, spacing: tuple[float, float]) -> str:
     return text if count == 1 else f'{text}, {count} parts'
 
 
-def words(samples: Sequence[np.ndarray], modes: Sequence[Mode], spacing: tuple[float, float]) -> list[str]:
-    """Each answer in words: its size and how it lies to the first one that marks something."""
+def _body_text(mask: np.ndarray, spacing: Sequence[float]) -> str:
+    """'8 x 6 mm, 210 mm³', '8 x 6 mm, 210 mm³, 2 parts' or 'nothing' for a mask [Z, H, W] bool."""
+    if not mask.any():
+        return 'nothing'
+    longest, across = diameters(mask, spacing)
+    unit = 'mm' if known(spacing[1:]) else 'px'
+    scale, of_volume = voxel_volume(spacing)
+    count = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+    text = f'{longest:.{0 if longest >= 3 else 1}f} x {across:.{0 if longest >= 3 else 1}f} {unit}'
+    text += f', {figure(mask.sum() * scale)} {of_volume.replace("^3", "³")}'
+    return text if count == 1 else f'{text}, {count} parts'
+
+
+def figure(value: float) -> str:
+    """A size in words: whole from 10 on, else with one decimal."""
+    return f'{value:.0f}' if value >= 10 or value == round(value) else f'{value:.1f}'
+
+
+def words(samples: Sequence[np.ndarray], modes: Sequence[Mode], spacing: Sequence[float]) -> list[str]:
+    """Each answer in words: its size (`size_text`) and how it lies to the first one that marks something."""
     first, texts = None, []
     for mode in modes:
         mask = samples[mode.medoid] > 0

@@ -55,6 +55,20 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         help='crops around these points: x,y[,z] in pixels, ";" between several, or a CSV with '
         'columns file, x, y, z; for NIfTI the indices in the file. Without it, tiles cover every slice',
     )
+    add(
+        '--at_mm',
+        '--at-mm',
+        default='',
+        help="instead of --at: x,y,z in mm of the file's own world, LPS for DICOM and RAS for NIfTI; ';' between "
+        'several',
+    )
+    add(
+        '--slices',
+        type=int,
+        default=0,
+        help='slices of a volume looked at around a point: so many, the point on the middle one; 1: its own alone; '
+        'default 0: all within 20 mm of it, 8 on either side where their distance is unknown',
+    )
     add('--seed', type=int, default=0, help='the same seed gives the same masks (default 0)')
     add(
         '--smallest_part',
@@ -83,6 +97,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     )
     flags = parser.parse_args(argv)
     bounds = {'num_samples': (1, 1000), 'num_steps': (1, 10**6), 'seed': (0, 2**32 - 1), 'smallest_part': (1, 2**24)}
+    bounds['slices'] = (0, 10**4)
     for name, (least, most) in bounds.items():
         value = getattr(flags, name)
         if value is not None and not least <= value <= most:
@@ -158,7 +173,7 @@ def predict(flags: argparse.Namespace) -> int:
     files.check_place(folder, '--output')
     weights_say = _of_weights(flags)
     found = inputs.find([pathlib.Path(path) for path in flags.input], folder)
-    chosen = points.parse(flags.at, [item.source for item in found.inputs])
+    chosen = points.parse(flags.at, [item.source for item in found.inputs], flags.at_mm)
     if flags.anonymise:
         found, chosen = _anonymous(found, chosen)
     items = {item.name: item for item in found.inputs if item.source in chosen}
@@ -178,6 +193,7 @@ def predict(flags: argparse.Namespace) -> int:
         flags.num_steps or model.config.sample.num_steps,
         flags.seed,
         flags.smallest_part,
+        flags.slices,
         flags.everywhere,
         flags.screen,
     )

@@ -66,7 +66,7 @@ def main(argv=None) -> int:
         f'real, moved by up to {flags.shift}': moved(real, flags.shift, flags.seed),
         'simulated, no nodule': background(flags.background, config.data.image_size, flags.seed),
     }
-    settings = Settings(config.sample.num_samples, config.sample.num_steps, flags.seed, 1)
+    settings = Settings(config.sample.num_samples, config.sample.num_steps, flags.seed, 1, 1)
     shares = {}
     for name, crops in sets.items():
         numbers = np.random.default_rng(flags.seed).integers(0, 2**32, len(crops), np.uint32)

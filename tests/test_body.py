@@ -39,8 +39,8 @@ def test_lungs_are_of_the_body_and_air_and_table_are_not(open_lung):
 
 def test_tiles_of_air_are_left_out_and_counted_unless_all_are_wanted_or_points_given():
     volume, chest = phantom()
-    every = crops.Plan(volume, DATA, [], everywhere=True)
-    plan = crops.Plan(volume, DATA, [])
+    every = crops.Plan(volume, DATA, [], 1, everywhere=True)
+    plan = crops.Plan(volume, DATA, [], 1)
     left_out = set(every.crops) - set(plan.crops)
     assert len(left_out) > len(every.crops) / 3
     assert not any(chest[y : y + 16, x : x + 16].any() for _, y, x in left_out)
@@ -50,7 +50,7 @@ def test_tiles_of_air_are_left_out_and_counted_unless_all_are_wanted_or_points_g
     assert covered[chest].all()
     assert any(f'{len(left_out)} of {len(every.crops)} tiles' in note for note in plan.notes)
     assert not any('tiles' in note for note in every.notes)
-    assert len(crops.Plan(volume, DATA, [(2.0, 2.0, 1.0)]).crops) == 1
+    assert len(crops.Plan(volume, DATA, [(2.0, 2.0, 1.0)], 1).crops) == 1
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_tiles_of_air_are_left_out_and_counted_unless_all_are_wanted_or_points_g
 )
 def test_nothing_is_left_out_where_the_body_cannot_be_told(change):
     volume, _ = phantom(slices=1, **change)
-    assert crops.Plan(volume, DATA, []).crops == crops.Plan(volume, DATA, [], everywhere=True).crops
+    assert crops.Plan(volume, DATA, [], 1).crops == crops.Plan(volume, DATA, [], 1, everywhere=True).crops
 
 
 def test_the_grid_of_the_body_covers_fields_that_it_does_not_divide():
     volume, chest = phantom(slices=1)
     fine = np.repeat(np.repeat(volume.values, 3, 1), 3, 2)[:, :-2, :-1]
-    plan = crops.Plan(Volume(fine, units='HU', spacing=(5.0, 1.0, 1.0)), DATA, [])
+    plan = crops.Plan(Volume(fine, units='HU', spacing=(5.0, 1.0, 1.0)), DATA, [], 1)
     covered = np.zeros(fine.shape[1:3], bool)
     for _, y, x in plan.crops:
         covered[y : y + 16, x : x + 16] = True

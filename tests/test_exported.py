@@ -45,7 +45,7 @@ def test_the_masks_are_those_of_the_sampler_for_any_number_of_images(method, tmp
         rng.integers(1 << 32, size=4, dtype=np.uint32),
     )
     model = CropSampler(str(weights))
-    settings = Settings(seed=5, num_samples=3, num_steps=model.config.sample.num_steps, smallest_part=1)
+    settings = Settings(seed=5, num_samples=3, num_steps=model.config.sample.num_steps, smallest_part=1, slices=1)
     expected = model.sample_crops(settings, images, numbers, list('abcd'))
     masks, finite = program.call(images, np.uint32(5), numbers)
     assert bool(finite) and 0 < expected.mean() < 1

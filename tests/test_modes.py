@@ -88,8 +88,8 @@ def test_sizes_are_in_mm_where_the_spacing_is_known():
 
 
 def test_area_quantiles_count_empty_masks_as_zero():
-    assert modes.area_quantiles(np.array([0, 0, 0, 0, 10.0]))['p50'] == 0
-    assert modes.area_quantiles(np.arange(101.0)) == {'p05': 5, 'p25': 25, 'p50': 50, 'p75': 75, 'p95': 95}
+    assert modes.quantiles(np.array([0, 0, 0, 0, 10.0]))['p50'] == 0
+    assert modes.quantiles(np.arange(101.0)) == {'p05': 5, 'p25': 25, 'p50': 50, 'p75': 75, 'p95': 95}
 
 
 def test_answers_are_told_in_words(samples):

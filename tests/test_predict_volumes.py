@@ -128,7 +128,7 @@ def test_slices_of_other_settings_are_not_gone_on_with(weights, bright, volume, 
     monkeypatch.setattr(unfinished, '_SECONDS', 0.0)
     left = unfinished.Unfinished(tmp_path / 'out', 'v', {'seed': 3})
     values = np.zeros((2, 20, 20, 1), np.uint8)
-    merging = merge.Merge(crops.Plan(Volume(values), DATA, []), 4, 1)
+    merging = merge.Merge(crops.Plan(Volume(values), DATA, [], 1), 4, 1)
     for _ in range(len(merging.left) - 1):
         merging.add(np.ones((4, 16, 16), bool))
     left.keep(merging)
@@ -161,7 +161,7 @@ def test_a_share_of_screening_that_is_none_is_refused(weights, volume, tmp_path,
 def test_the_first_pass_is_one_step_of_one_orientation(weights):
     model = CropSampler(weights)
     crops = np.random.default_rng(0).random((2, tiny.SIZE, tiny.SIZE, 1), np.float32)
-    settings = Settings(4, 2, 0, 1)
+    settings = Settings(4, 2, 0, 1, 1)
     shares = model.screen(settings, crops, np.zeros(2, np.uint32), ['a', 'b'])
     assert shares.shape == (2,) and (shares >= 0).all() and (shares <= 1).all()
     assert model.screener().evaluations <= model.sampler(settings).evaluations

@@ -11,6 +11,7 @@ from ambdiff import metrics, modes
 from ambdiff.api.prediction import Prediction
 from ambdiff.data.files.volume import Volume
 from ambdiff.prediction import crops, merge, points, samples
+from ambdiff.prediction.follow import Region
 from ambdiff.prediction.result import Settings
 
 NAN = (np.nan, np.nan, np.nan)
@@ -38,7 +39,7 @@ def test_masks_held_as_bits_are_the_masks(num_classes):
     assert held.plane(0, 2) is None
     np.testing.assert_array_equal(held.pixels(), (masks[:, [1, 3]] > 0).sum((2, 3)))
     np.testing.assert_array_equal(held.marked(1), (masks[:, 1] > 0).any(0))
-    np.testing.assert_array_equal(held.cut(3, (2, 3, 8, 11))[2], masks[2, 3:4, 2:8, 3:11])
+    np.testing.assert_array_equal(held.cut(range(1, 4), (2, 3, 8, 11))[2], masks[2, 1:4, 2:8, 3:11])
     planes = {1: 1, 2: 2, 3: 2, 4: 3}[num_classes]
     assert samples.size(5, (4, 9, 13), 2, num_classes) == planes * 5 * 2 * 9 * 2
 
@@ -46,7 +47,7 @@ def test_masks_held_as_bits_are_the_masks(num_classes):
 @pytest.mark.parametrize('num_classes', [1, 2])
 def test_crops_are_merged_as_the_formula_says(monkeypatch, num_classes):
     rng = np.random.default_rng(0)
-    plan = crops.Plan(Volume(np.zeros((2, 30, 41, 1), np.uint8)), data(), [])
+    plan = crops.Plan(Volume(np.zeros((2, 30, 41, 1), np.uint8)), data(), [], 1)
     masks = rng.integers(0, num_classes + 1, (len(plan.crops), 6, 16, 16)).astype(np.uint8)
     monkeypatch.setattr(merge, '_BUDGET', 4 * num_classes * 30 * 41 * 4)  # four samples at a time, then two
     merging = merge.Merge(plan, 6, num_classes)
@@ -76,7 +77,7 @@ def test_crops_are_merged_as_the_formula_says(monkeypatch, num_classes):
 
 def test_only_slices_with_points_are_held():
     volume = Volume(np.zeros((50, 64, 64, 1), np.uint8))
-    few, all_slices = crops.Plan(volume, data(), [(9.0, 9.0, 20.0)]), crops.Plan(volume, data(), [])
+    few, all_slices = crops.Plan(volume, data(), [(9.0, 9.0, 20.0)], 1), crops.Plan(volume, data(), [], 1)
     assert list(few.images) == [20] and len(all_slices.images) == 50
     need = lambda plan, number: plan.memory(number, 1) - plan.memory(0, 1)
     held = 50 * 64 * 64 / 8
@@ -102,7 +103,7 @@ def test_a_pixel_of_a_picture_is_column_and_row(kind):
     assert points.pattern(Volume(np.zeros((4, 7, 9, 1)), kind), 2) == 'X,Y,2'
 
 
-def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1, smallest_part=1):
+def prediction(masks, spacing=NAN, at=(), regions=(), num_classes=1, smallest_part=1, slices=1):
     """masks [N, Z, H, W] of an image that is grey."""
     shape = masks.shape[1:]
     return Prediction(
@@ -113,11 +114,11 @@ def prediction(masks, spacing=NAN, at=(), boxes=(), num_classes=1, smallest_part
         images={z: np.full((*shape[1:], 1), 0.5, np.float32) for z in range(shape[0])},
         window=(0.0, 1.0, ''),
         points=at,
-        boxes=boxes,
+        regions=regions,
         raters=np.zeros((0, *shape[:2], -(-shape[2] // 8)), np.uint8),
         rater_names=(),
         notes=('a note',),
-        drawn_with=Settings(len(masks), 2, 0, smallest_part),
+        drawn_with=Settings(len(masks), 2, 0, smallest_part, slices),
         weights={'name': 'w', 'step': 3, 'sha256': '0'},
         draws='independent',
         evaluations=0.5,
@@ -178,8 +179,9 @@ def test_a_volume_keeps_its_axis_of_slices():
 
 def test_each_point_has_its_own_answers(tmp_path):
     masks, left, right = two_lesions()
-    at, boxes = ((12.0, 20.0), (45.0, 20.0)), ((0, 4, 0, 36, 28), (0, 4, 30, 36, 60))
-    found = prediction(masks, at=at, boxes=boxes)
+    at = ((12.0, 20.0), (45.0, 20.0))
+    regions = (Region(0, 4, 0, 36, 28, 0, 1), Region(0, 4, 30, 36, 60, 0, 1))
+    found = prediction(masks, at=at, regions=regions)
     assert [finding.empty_share for finding in found.findings] == [0.25, 0.5]
     assert [max(answer.area for answer in finding.modes) for finding in found.findings] == [left, right]
     assert [len(finding.modes) for finding in found.findings] == [2, 2]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ambdiff.errors import UserError
-from ambdiff.prediction.points import Point
+from ambdiff.prediction.points import Millimetres, Point
 
 # (x, y), with slices (x, y, z), or several of them.
 Points = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
@@ -16,6 +16,7 @@ Points = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
 MOST_SAMPLES = 1000
 MOST_SEED = 2**32 - 1
 MOST_PIXELS = 1 << 24
+MOST_SLICES = 10**4
 
 
 def whole(given: Any, name: str, least: int, most: int, why: str = '') -> int:
@@ -52,6 +53,18 @@ def points(given: Points | None, name: str = 'at') -> list[Point]:
     if not np.isfinite(array).all():
         raise UserError(f'{name}={_short(given)}: give finite numbers')
     return [tuple(row) for row in array.tolist()]
+
+
+def points_mm(given: Points) -> list[Point]:
+    """(x, y, z) in mm or several of them -> a list of points.
+
+    Raises:
+      UserError: something else.
+    """
+    found = points(given, 'at_mm')
+    if any(len(point) != 3 for point in found):
+        raise UserError(f'at_mm={_short(given)}: give (x, y, z) in mm, or a list of them')
+    return [Millimetres(*point) for point in found]
 
 
 def points_of_each(given: Any, count: int) -> list[list[Point]]:

@@ -144,7 +144,7 @@ class Model:
         Raises:
           UserError: what was given cannot be meant; a ValueError of one sentence with the cure.
         """
-        settings = self._settings(num_samples, num_steps, seed, smallest_part)
+        settings = self._settings(num_samples, num_steps, seed, smallest_part, slices=1)
         distance = choices.spacing(spacing)
         if batched:
             given = _images(image)
@@ -169,6 +169,8 @@ class Model:
         seed: int = 0,
         progress: Progress = None,
         smallest_part: int = 1,
+        slices: int | None = None,
+        at_mm: str | choices.Points | None = None,
     ) -> Iterator[Prediction]:
         """Samples N masks of every image in a file or a folder, as the command `ambdiff predict`: the same masks.
 
@@ -182,6 +184,10 @@ class Model:
           seed: 0 to 2^32 - 1.
           progress: True shows a bar; a function is called with (cases done, cases in all).
           smallest_part: as of `sample`.
+          slices: of a volume to look at around a point, the point's in their middle; None: all within 20 mm of it, 8 on
+            either side where their distance is unknown.
+          at_mm: instead of `at`: (x, y, z) in mm of the file's world, LPS for DICOM and RAS for NIfTI, a list of
+            several, or 'x,y,z;x,y,z'.
 
         Returns:
           One prediction after the other, so that a large folder never lies in memory. A case that cannot be predicted
@@ -190,12 +196,18 @@ class Model:
         Raises:
           UserError: at once where an argument or the path cannot be meant; at the end where no case could be predicted.
         """
-        settings = self._settings(num_samples, num_steps, seed, smallest_part)
+        settings = self._settings(num_samples, num_steps, seed, smallest_part, slices or 0)
         if not isinstance(path, str | os.PathLike):
             raise UserError(f'path is {type(path).__name__}: give a file or folder, and arrays to model.sample(ARRAY)')
         found = inputs.find([pathlib.Path(path)])
         sources = [item.source for item in found.inputs]
-        chosen = points.parse(at, sources) if isinstance(at, str) else dict.fromkeys(sources, choices.points(at))
+        if at is not None and at_mm is not None:
+            raise UserError('at and at_mm say both where to look: give one of them')
+        if isinstance(at, str) or isinstance(at_mm, str):
+            chosen = points.parse(at or '', sources, at_mm or '')
+        else:
+            place = choices.points(at) if at_mm is None else choices.points_mm(at_mm)
+            chosen = dict.fromkeys(sources, place)
         items = [item for item in found.inputs if item.source in chosen]
         return self._predictions(items, found.faults, chosen, settings, _shown(progress, 'case'))
 
@@ -233,7 +245,7 @@ class Model:
             'input_sha256': images.sha256(image),
             'weights_sha256': self._inner.weights['sha256'],
             **dataclasses.asdict(settings),
-            'at': [list(point) for point in place],
+            **flow.points_said(place),
         }
         try:
             item = Input(name=name, source=name, files=())
@@ -241,7 +253,7 @@ class Model:
         except UserError as error:
             raise UserError(f'{name}: {error}') from error
 
-    def _settings(self, num_samples, num_steps, seed, smallest_part) -> Settings:
+    def _settings(self, num_samples, num_steps, seed, smallest_part, slices) -> Settings:
         most = self._inner.config.diffusion.num_steps
         steps = self.num_steps if num_steps is None else num_steps
         settings = Settings(
@@ -249,6 +261,7 @@ class Model:
             choices.whole(steps, 'num_steps', 1, most, ', the steps of the weights'),
             choices.whole(seed, 'seed', 0, choices.MOST_SEED),
             choices.whole(smallest_part, 'smallest_part', 1, choices.MOST_PIXELS),
+            choices.whole(slices, 'slices', 0, choices.MOST_SLICES),
         )
         self._inner.sampler(settings)  # told before anything is read if it cannot be
         return settings

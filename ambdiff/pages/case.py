@@ -66,6 +66,7 @@ def view(
     focus: tuple[int, int, int, int] | None = None,
     scores: Mapping[str, float] | None = None,
     at: str = 'column X, row Y',
+    words: Sequence[str] | None = None,
 ) -> str:
     """The HTML of one image: answers, viewer, maps and strips.
 
@@ -73,7 +74,8 @@ def view(
     [N, H, W] bool; spacing (row, column) in mm; window: what 0 and 1 of the image stand for, and the unit; found:
     the distinct answers where they are not those of this image alone, as for a slice of a volume; focus: (top, left,
     bottom, right) of what to show where nothing is marked; scores: metrics of the image, None to compute GED and HM-IoU
-    where there are raters; at: what a click into the picture says, X and Y standing for the pixel's column and row.
+    where there are raters; at: what a click into the picture says, X and Y standing for the pixel's column and row;
+    words: what each answer is, None where they are to be told by this image alone.
     """
     height, width = image.shape[:2]
     union = np.concatenate([raters, samples]).any(0)
@@ -92,7 +94,7 @@ def view(
     shown += [(f's{i}', mask, figures.SAMPLE_COLOUR) for i, mask in enumerate(samples)]
     masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in shown)
     found = modes.find(samples) if found is None else found
-    texts = modes.words(samples, found, spacing)
+    texts = modes.words(samples, found, spacing) if words is None else words
     scores = _agreement(raters, samples) if scores is None else scores
     held = report_viewer.image_svg(pictures[0], frame)
     overlays = report_viewer.layers(raters, samples, frame)

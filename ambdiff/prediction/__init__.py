@@ -5,7 +5,9 @@
   plan    crops.py         values in the range of the weights (values.py), points or tiles (body.py) as crops -> Plan
   sample  crop_sampler.py  N masks of each crop, crops of many images together -> [N, S, S]
   merge   merge.py         crops back into slices, masks held as bits (samples.py) -> Samples
-  say     result.py        distinct answers, areas, maps -> Result
+  follow  follow.py        around points of a volume, what hangs together in space -> Samples
+  say     finding.py       distinct answers, areas, volumes, diameters -> Finding
+          result.py        all of an image, and maps -> Result
   write   output.py        files in the image's own geometry (nifti.py, segmentation.py, page.py)
 
 flow.py leads images through them, watch.py tells how far they are, unfinished.py keeps what a kill would cost;

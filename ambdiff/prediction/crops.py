@@ -1,7 +1,8 @@
 """A plan: an image as crops of the network's size, in the pixels it was trained on.
 
-Where points are given, one crop is cut around each, moved inside the image where it would stick out. Else every slice
-is covered by tiles that overlap by a quarter; of a CT those that show nothing of the body are left out.
+Where points are given, one crop is cut around each, moved inside the image where it would stick out, on the point's
+slice and those around it (follow.py). Else every slice is covered by tiles that overlap by a quarter; of a CT those
+that show nothing of the body are left out.
 
 Sample i of an image has the same start and level in all its crops, as if one reader had looked at all of them: that
 keeps crops that overlap, and slices that follow each other, in agreement.
@@ -14,7 +15,7 @@ from PIL import Image
 
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
-from ambdiff.prediction import body, samples, unlike, values
+from ambdiff.prediction import body, follow, samples, unlike, values
 from ambdiff.prediction.points import Point, to_volume
 
 _OBLONG = 1.01  # pixels longer than wide by more than this are resampled to squares
@@ -31,13 +32,20 @@ class Plan:
       images: {slice: [H, W, C] float32 in [0, 1]} of the slices with crops, as the network is to see them, before
         resampling.
       crops: (slice, top, left) of each in the resampled slice, in the order of slices.
-      boxes: for each point (slice, top, left, bottom, right) of its crop in the image.
+      regions: for each point where is looked around it.
       window: what 0 and 1 of `images` stand for, and the unit.
       notes: what had to be guessed or changed, a phrase each.
     """
 
-    def __init__(self, volume: Volume, data, points: Sequence[Point], everywhere: bool = False):
-        """data: the data group of the weights' config; everywhere: no tile is left out.
+    def __init__(self, volume: Volume, data, points: Sequence[Point], slices: int, everywhere: bool = False):
+        """Cuts the image.
+
+        Args:
+          volume: the image.
+          data: the data group of the weights' config.
+          points: to look at; none for tiles.
+          slices: to look at around a point, as `Settings` has them.
+          everywhere: no tile is left out.
 
         Raises:
           UserError: a point lies outside the image, or the image cannot be resampled.
@@ -47,31 +55,33 @@ class Plan:
         self.notes = list(volume.notes)
         self.grid = self._resampled(volume, data)
         self.crops: list[tuple[int, int, int]] = []
-        self.boxes: list[tuple[int, int, int, int, int]] = []
+        self.regions: list[follow.Region] = []
         for point in points:
-            self._add(*to_volume(point, volume))
+            z, row, column = to_volume(point, volume)
+            self._add(z, row, column, follow.slices(z, self.shape[0], slices, volume.spacing[0]))
         if not points:
             starts = [_starts(length, self.crop_size) for length in self.grid]
             self.crops = [(z, y, x) for z in range(self.shape[0]) for y in starts[0] for x in starts[1]]
             if not everywhere and values.are_hu(volume, data):
                 self._leave_out_air(volume)
-        self.crops.sort()
+        self.crops = sorted(set(self.crops))  # a crop that two points share is sampled once
         self.images, self.window, notes = values.in_unit_range(volume, data, sorted({z for z, *_ in self.crops}))
         self.notes += notes
         self.notes += unlike.notes(data, volume.spacing[1:], self.cut(), len(self.crops))
 
-    def _add(self, z: int, row: float, column: float) -> None:
-        """The crop around a point."""
+    def _add(self, z: int, row: float, column: float, around: range) -> None:
+        """The crops around a point of slice z, on the slices around it."""
         size = self.shape[1:]
         place = []
         for index, length, resampled in zip((row, column), size, self.grid, strict=True):
             middle = (index + 0.5) * resampled / length
             place.append(int(np.clip(round(middle - self.crop_size / 2), 0, max(resampled - self.crop_size, 0))))
-        self.crops.append((z, *place))
+        self.crops += [(each, *place) for each in around]
         scale = np.array(self.grid) / size
         low = np.floor(np.array(place) / scale).astype(int)
         high = np.ceil((np.array(place) + self.crop_size) / scale).astype(int)
-        self.boxes.append((z, *low.tolist(), *np.minimum(high, size).tolist()))
+        high = np.minimum(high, size)
+        self.regions.append(follow.Region(z, *low.tolist(), *high.tolist(), around.start, around.stop))
 
     def _leave_out_air(self, volume: Volume) -> None:
         """Of the tiles those that show the body remain; of an image in which it is not found, all."""
@@ -133,6 +143,8 @@ class Plan:
         crops = samples.size(num_samples, (1, self.crop_size, self.crop_size), 1, num_classes)
         crops *= max(np.unique([z for z, *_ in self.crops], return_counts=True)[1])
         one_slice = 4 * num_samples * plane  # its masks with a byte a pixel, and what is worked out from them
+        if self.regions:
+            held *= 2  # as sampled, and what hangs together
         return held + int(crops) + one_slice + 12 * pixels + _WORKING
 
 

@@ -19,7 +19,7 @@ from ambdiff import files
 from ambdiff.errors import UserError
 from ambdiff.text import printable
 
-FORMAT = 'ambdiff prediction 4'
+FORMAT = 'ambdiff prediction 5'
 TABLE = 'predictions.csv'
 _OURS = re.compile(
     r'(samples(_\d+)?|probability|disagreement)\.(png|tif|nii\.gz)|segmentation\.dcm|summary\.json|index\.html'
@@ -29,8 +29,17 @@ _LARGEST = 1 << 26  # bytes of a summary
 _HEAD = re.compile(rb'\s*\{\s*"format":\s*"ambdiff prediction')
 
 _ANSWER = {'share': float, 'words': str, 'empty': bool, 'area': float, 'sample': int, 'samples': [int]}
-_AREA = {'unit': str, **{name: float for name in ('p05', 'p25', 'p50', 'p75', 'p95', 'mean')}}
-_SAID = {'empty_share': float, 'area': _AREA, 'modes': [_ANSWER]}
+_SIZE = {'unit': str, **{name: float for name in ('p05', 'p25', 'p50', 'p75', 'p95', 'mean')}}
+_SAID = {
+    'empty_share': float,
+    'headline': str,
+    'area': _SIZE,
+    'volume': (_SIZE, type(None)),  # one or the other
+    'diameter': _SIZE,
+    'perpendicular': _SIZE,
+    'slices': float,
+    'modes': [_ANSWER],
+}
 _SUMMARY = {
     'format': str,
     'case': str,
@@ -84,7 +93,9 @@ def read(folder: pathlib.Path) -> WrittenResult | None:
 
 
 def _fits(value: object, form: object) -> bool:
-    """Whether a value from JSON has this form: a type, [the form of each item] or {name: form}."""
+    """Whether a value from JSON has this form: a type, [the form of each item], {name: form} or (one, or another)."""
+    if isinstance(form, tuple):
+        return any(_fits(value, one) for one in form)
     if isinstance(form, dict):
         return isinstance(value, dict) and all(name in value and _fits(value[name], form[name]) for name in form)
     if isinstance(form, list):

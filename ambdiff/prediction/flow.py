@@ -14,12 +14,13 @@ import numpy as np
 from ambdiff.data import sources
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
+from ambdiff.prediction import follow
 from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.crops import Plan
 from ambdiff.prediction.failure import Failure, guarded
 from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.merge import Merge
-from ambdiff.prediction.points import Point
+from ambdiff.prediction.points import Millimetres, Point, in_pixels
 from ambdiff.prediction.result import Result, Settings
 from ambdiff.prediction.unfinished import Unfinished
 from ambdiff.prediction.watch import Watch
@@ -62,8 +63,14 @@ def settings_of(item: Input, model: CropSampler, settings: Settings, points: Seq
         **({'anonymised': True} if item.hidden else {}),
         'weights_sha256': model.weights['sha256'],
         **dataclasses.asdict(settings),
-        'at': [list(point) for point in points],
+        **points_said(points),
     }
+
+
+def points_said(points: Sequence[Point]) -> dict:
+    """The points as the settings hold them."""
+    in_mm = any(isinstance(point, Millimetres) for point in points)
+    return {'at_mm' if in_mm else 'at': [list(point) for point in points]}
 
 
 def plan(
@@ -88,7 +95,8 @@ def plan(
       UserError: a point lies outside, a rater's mask does not fit, or the samples would not fit the memory.
     """
     data = model.config.data
-    planned = Plan(volume, data, points, settings.everywhere)
+    points = [in_pixels(point, volume) for point in points]
+    planned = Plan(volume, data, points, settings.slices, settings.everywhere)
     raters = item.raters(volume, data.num_classes)
     need = planned.memory(settings.num_samples, data.num_classes)
     if need > (room := memory.available()):
@@ -244,15 +252,16 @@ def _finished(
         way = waiting.popleft()
         image = way.image
         watch.ended(image.item)
+        kept = way.failure or way.do('merged', lambda way=way: follow.union(way.merge.samples, way.image.plan.regions))
         yield way.failure or Result(
             name=image.item.name,
             title=image.item.title,
-            samples=way.merge.samples,
+            samples=kept,
             volume=image.volume,
             images=image.plan.images,
             window=image.plan.window,
             points=image.points,
-            boxes=image.plan.boxes,
+            regions=image.plan.regions,
             raters=image.raters,
             rater_names=image.item.rater_names,
             notes=[*_of_weights(model), *(image.item.told(printable(note)) for note in way.notes())],

@@ -126,7 +126,9 @@ def write_predictions(
     """predictions.csv: a line a point, or a case without points; those that failed with the reason."""
     quantiles = [f'p{q * 100:02.0f}' for q in modes.QUANTILES]
     columns = ['case', 'input', 'point', 'num_samples', 'empty_share', 'area_unit']
-    columns += [*(f'area_{q}' for q in quantiles), 'modes', 'mode_1_share', 'mode_1_area', 'in_words']
+    columns += [*(f'area_{q}' for q in quantiles), 'volume_unit', *(f'volume_{q}' for q in quantiles), 'length_unit']
+    columns += [*(f'diameter_{q}' for q in quantiles), *(f'perpendicular_{q}' for q in quantiles), 'slices']
+    columns += ['modes', 'mode_1_share', 'mode_1_area', 'headline', 'in_words']
     columns += ['warnings', 'error']
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval='')
@@ -151,12 +153,24 @@ def _rows(output: pathlib.Path, result: earlier.WrittenResult, quantiles: Sequen
             'empty_share': f'{said["empty_share"]:.4f}',
             'area_unit': said['area']['unit'],
             **{f'area_{q}': f'{said["area"][q]:.2f}' for q in quantiles},
+            **_sizes(said, 'volume', quantiles),
+            **_sizes(said, 'diameter', quantiles),
+            **_sizes(said, 'perpendicular', quantiles),
+            'volume_unit': (said['volume'] or {}).get('unit', ''),
+            'length_unit': said['diameter']['unit'],
+            'slices': f'{said["slices"]:g}',
             'modes': len(said['modes']),
             'mode_1_share': f'{first["share"]:.4f}',
             'mode_1_area': f'{first["area"]:.2f}',
+            'headline': said['headline'],
             'in_words': '; '.join(f'{mode["share"]:.0%}: {mode["words"]}' for mode in said['modes']),
             'warnings': '; '.join(summary['warnings']),
         }
+
+
+def _sizes(said: Mapping, name: str, quantiles: Sequence[str]) -> dict[str, str]:
+    """The cells of a size's quantiles; none where it has none."""
+    return {f'{name}_{q}': f'{said[name][q]:.2f}' for q in quantiles} if said[name] else {}
 
 
 def _cell(value: object) -> str:

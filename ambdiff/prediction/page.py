@@ -18,8 +18,9 @@ import numpy as np
 from ambdiff import files
 from ambdiff.pages import case, figures
 from ambdiff.pages.frame import document, header
-from ambdiff.prediction import earlier, points
-from ambdiff.prediction.result import Finding, Result
+from ambdiff.prediction import earlier, follow, points
+from ambdiff.prediction.finding import Finding
+from ambdiff.prediction.result import Result
 from ambdiff.text import printable
 
 MOST_SLICES = 6  # of a volume that are shown, those on which the samples mark most
@@ -66,11 +67,14 @@ def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str]
     """A case, or one point of it: its headline, which opens the pictures."""
     name = f'c{hashlib.sha256(prediction.name.encode()).hexdigest()[:10]}-{number}'
     body, thumbnail = '', ''
-    for view, (z, box) in enumerate(_shown(prediction, finding)):
-        masks = prediction.samples.on_slice(z) > 0
+    region, samples = finding.region, prediction.samples
+    box, here = (region.box, follow.cut(samples, region)) if region else (None, None)
+    for view, z in enumerate(_shown(prediction, finding)):
+        masks = samples.on_slice(z) > 0
         raters = np.unpackbits(prediction.raters[:, z], axis=-1, count=masks.shape[2]).astype(bool)
         if box:
-            masks, raters = _inside(masks, box), _inside(raters, box)
+            masks, raters = np.zeros_like(masks), _inside(raters, box)
+            masks[:, box[0] : box[2], box[1] : box[3]] = here.on_slice(z - region.first)
         thumbnail = thumbnail or _thumbnail(prediction.images[z], masks.any(0))
         title = _title(prediction.samples.shape[1], z, box)
         picture = case.view(
@@ -83,6 +87,7 @@ def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str]
             finding.groups,
             focus=box,
             at=f'--at={points.pattern(prediction.volume, z)}',
+            words=[answer.words for answer in finding.modes],
         )
         heading = f'<h4 class="slice">{title}</h4>' if title else ''
         body += f'<section class="view">{heading}{picture}</section>'
@@ -90,11 +95,13 @@ def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str]
     divided = -sum(answer.share * math.log2(answer.share) for answer in finding.modes)
     shown = html.escape(prediction.name_of(finding), quote=True)
     folder = f'<a href="./">{html.escape(prediction.name)}</a>'
+    sizes = f'<p class="read">Of samples that mark something: {finding.sizes}.</p>' if finding.sizes else ''
     where = f'Files in {folder}: {_file_links([*names, "summary.json"])}.' if names else ''
     return f"""<details open class="case" id="{name}" data-name="{shown}"
 data-divided="{divided:.4f}" data-empty="{finding.empty_share:.4f}"><summary><img
 src="{thumbnail}" alt="" width="52" height="52"><h3>{shown}</h3>
-<span>{html.escape(finding.headline)}</span></summary><div class="body">{notes}{body}<p class="read">{where}</p></div>
+<span>{html.escape(finding.headline)}</span></summary><div class="body">{notes}{sizes}
+{body}<p class="read">{where}</p></div>
 </details>"""
 
 
@@ -167,15 +174,14 @@ def _facts(summary: Mapping) -> dict[str, str]:
     }
 
 
-def _shown(prediction: Result, finding: Finding) -> list[tuple[int, tuple | None]]:
-    """(slice, point's box or None) of what is shown."""
-    if finding.box:
-        return [(finding.box[0], finding.box[1:])]
-    samples = prediction.samples
-    area = samples.pixels().sum(0)
-    best = np.sort(np.argsort(-area, kind='stable')[:MOST_SLICES]).tolist()
-    marked = [samples.slices[index] for index in best if area[index]]
-    return [(z, None) for z in marked or [samples.slices[len(samples.slices) // 2]]]
+def _shown(prediction: Result, finding: Finding) -> list[int]:
+    """The slices that are shown."""
+    if marked := finding.largest(MOST_SLICES):
+        return marked
+    if prediction.regions:
+        return [(finding.region or prediction.regions[0]).slice]
+    slices = prediction.samples.slices
+    return [slices[len(slices) // 2]]
 
 
 def _inside(masks: np.ndarray, box: Sequence[int]) -> np.ndarray:

@@ -1,9 +1,14 @@
-"""--at=: the points to look at, and their places in an image."""
+"""--at= and --at_mm=: the points to look at, and their places in an image.
+
+Millimetres are the world of the file as its own tools show it: of DICOM left, posterior, superior (LPS) of the patient,
+of NIfTI right, anterior, superior (RAS).
+"""
 
 import os
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,22 +19,41 @@ from ambdiff.text import printable
 
 Point = tuple[float, ...]  # x, y and, where there are slices, z
 
+
+class Millimetres(NamedTuple):
+    """A point in the world of the file."""
+
+    x: float
+    y: float
+    z: float
+
+
+_MM = ('x_mm', 'y_mm', 'z_mm')
 _POINTS = re.compile(r'[\s\d.,;eE+-]*')
 
 
-def parse(text: str, sources: Sequence[str]) -> dict[str, list[Point]]:
-    """--at= as {input: points}: 'x,y[,z]' separated by ';' for every input, or a CSV.
+def parse(text: str, sources: Sequence[str], text_mm: str = '') -> dict[str, list[Point]]:
+    """--at= as {input: points}: 'x,y[,z]' separated by ';' for every input, or a CSV; --at_mm= likewise, without a CSV.
 
-    A CSV has the columns x, y, z (where there are slices) and file (where points differ by file): then the inputs that
-    it names are predicted, and no others.
+    A CSV has the columns x, y, z (where there are slices), or x_mm, y_mm, z_mm, and file (where points differ by file):
+    then the inputs that it names are predicted, and no others.
 
     Args:
       text: the flag's value.
       sources: all inputs.
+      text_mm: the value of --at_mm.
 
     Raises:
-      UserError: not so, or the CSV names a file that is not in the input.
+      UserError: not so, both are given, or the CSV names a file that is not in the input.
     """
+    if text.strip() and text_mm.strip():
+        raise UserError('--at and --at_mm say both where to look: give one of them')
+    if text_mm.strip():
+        where = f'--at_mm={_short(text_mm)}'
+        points = [_millimetres(part.split(','), where) for part in text_mm.split(';') if part.strip()]
+        if not points:
+            raise UserError(f'{where}: give x,y,z in mm, several separated by ";"')
+        return {source: points for source in sources}
     if not text.strip():
         return {source: [] for source in sources}
     if _POINTS.fullmatch(text) and not _is_file(text):
@@ -45,7 +69,8 @@ def parse(text: str, sources: Sequence[str]) -> dict[str, list[Point]]:
 
 
 def _table(path: pathlib.Path, sources: Sequence[str]) -> dict[str, list[Point]]:
-    rows = tables.read(path, ('x', 'y'), ('z', 'file'))
+    in_mm = any('x_mm' in row.cells for row in tables.read(path, (), ('x_mm',)))
+    rows = tables.read(path, *((_MM, ('file',)) if in_mm else (('x', 'y'), ('z', 'file'))))
     if not rows:
         raise UserError(f'{path}: names no point; give a line with x, y and, where there are slices, z for each')
     known = {printable(source): source for source in sources} | {source: source for source in sources}
@@ -53,7 +78,7 @@ def _table(path: pathlib.Path, sources: Sequence[str]) -> dict[str, list[Point]]
     for row in rows:
         # Where files with and without slices are mixed, those without leave z empty.
         axes = 'xyz' if row.cells.get('z') else 'xy'
-        point = tuple(row.number(axis) for axis in axes)
+        point = tuple(row.number(axis) for axis in axes) if not in_mm else Millimetres(*map(row.number, _MM))
         if 'file' not in row.cells:
             named = sources
         elif (name := row.text('file')) in known:
@@ -86,19 +111,58 @@ def _point(parts: Sequence[str], where: str) -> Point:
     return point
 
 
+def _millimetres(parts: Sequence[str], where: str) -> Millimetres:
+    try:
+        point = [float(part) for part in parts]
+    except ValueError:
+        point = []
+    if len(point) != 3 or not np.isfinite(point).all():
+        raise UserError(f'{where}: {",".join(parts)[:40]!r} is no point; give x,y,z in mm (a CSV goes to --at)')
+    return Millimetres(*point)
+
+
+def in_pixels(point: Point, volume: Volume) -> Point:
+    """A point as --at= takes it: one in mm as (x, y, z) along the file's own axes, to a hundredth; others as they are.
+
+    Raises:
+      UserError: the file has no place in the world, or the point lies outside the image.
+    """
+    if not isinstance(point, Millimetres):
+        return point
+    if volume.affine is None:
+        raise UserError('does not say where it lies in the world: give points in pixels, --at')
+    # The affine is in RAS.
+    world = np.array(point) * ((-1, -1, 1) if volume.kind == 'dicom' else (1, 1, 1))
+    place = (np.linalg.inv(volume.affine) @ [*world, 1])[:3]
+    for axis, flip in enumerate(volume.file_flips):
+        if flip:
+            place[axis] = volume.values.shape[axis] - 1 - place[axis]
+    order, sides = _order(volume)
+    found = tuple(round(float(place[order.index(axis)]), 2) for axis in range(3))
+    if not all(-0.5 <= value <= side - 0.5 for value, side in zip(found, sides, strict=True)):
+        system = 'LPS' if volume.kind == 'dicom' else 'RAS'
+        axes = ', '.join(f'{axis} 0 to {side - 1}' for axis, side in zip('xyz', sides, strict=True))
+        raise UserError(
+            f'the point {text_of(point)} mm ({system}) lies outside the image: in pixels it is {text_of(found)}, and '
+            f'the image has {axes}'
+        )
+    return found
+
+
 def text_of(point: Point) -> str:
     """'10,20' or '10,20,3', as --at= takes it."""
     return ','.join(f'{value:g}' for value in point)
 
 
 def to_volume(point: Point, volume: Volume) -> tuple[int, float, float]:
-    """(slice, row, column) of a point (x, y[, z]), counted from 0 along the file's own axes.
+    """(slice, row, column) of a point (x, y[, z]), counted from 0 along the file's own axes, or in mm.
 
     Pictures and DICOM: x is the column, y the row, z the slice. NIfTI: the first, second and third index of the file.
 
     Raises:
       UserError: outside the image, or z is missing where there are slices.
     """
+    point = in_pixels(point, volume)
     shape = volume.values.shape[:3]
     order, sides = _order(volume)
     if len(point) == 2 and sides[2] > 1:

@@ -8,6 +8,8 @@ import numpy as np
 
 from ambdiff import modes
 from ambdiff.data.files.volume import Volume
+from ambdiff.prediction import follow
+from ambdiff.prediction.finding import Answer, Finding, plain
 from ambdiff.prediction.points import Point, text_of
 from ambdiff.prediction.samples import Samples
 from ambdiff.prediction.values import Window
@@ -23,6 +25,7 @@ class Settings:
       seed: of all that is random.
       smallest_part: pixels of the smallest connected part of a mask on a slice that counts for answers, areas and
         empty shares; 1: every part does. Masks and maps are as sampled in any case.
+      slices: how many to look at around a point of a volume, `follow.slices`; 0: as far as `follow.REACH` says.
       everywhere: tiles of a CT that show nothing of the body are sampled as well.
       screen: tiles are left empty of which at most this share of the masks of a first, cheap pass marks anything; None:
         there is no such pass.
@@ -32,92 +35,9 @@ class Settings:
     num_steps: int
     seed: int
     smallest_part: int
+    slices: int
     everywhere: bool = False
     screen: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Answer:
-    """One distinct answer among the samples, in which parts that are too small to count are left out.
-
-    Attributes:
-      share: of the samples that give it.
-      words: its size and, for all but the most frequent mask, how it lies to that.
-      empty: whether it is "nothing there".
-      area: of its most typical sample, in the unit of `Finding.area`.
-      sample: the number of that sample.
-      samples: the numbers of all of them.
-    """
-
-    share: float
-    words: str
-    empty: bool
-    area: float
-    sample: int
-    samples: tuple[int, ...]
-    _all: Samples = dataclasses.field(repr=False)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The most typical sample: [H, W], or [D, H, W] of a volume; bool, uint8 labels of several classes."""
-        return _plain(self._all.whole(self.sample), self._all.num_classes)
-
-    def to_json(self) -> dict:
-        """As summary.json holds it."""
-        names = ('share', 'words', 'empty', 'area', 'sample')
-        return {**{name: getattr(self, name) for name in names}, 'samples': list(self.samples)}
-
-
-class Finding:
-    """What samples say of the whole image, or of the crop around one point.
-
-    Attributes:
-      at: the point; None for the whole image.
-      box: (slice, top, left, bottom, right) of its crop; None for the whole image.
-      areas: [N], each sample's area on the slice where it marks most, in `unit`.
-      unit: 'mm^2', or 'px' where the spacing is not known.
-      groups: the distinct answers as groups of samples.
-    """
-
-    def __init__(
-        self, samples: Samples, spacing: tuple[float, float], at: Point | None = None, box: tuple | None = None
-    ):
-        self.at, self.box = at, box
-        here = samples.cut(box[0], box[1:]) if box else samples
-        scale, self.unit = modes.pixel_area(spacing)
-        self.areas = here.pixels().max(1, initial=0) * scale
-        self.groups = modes.find_in_parts(here.on_slices())
-        texts = modes.words(here, self.groups, spacing)
-        self._answers = tuple(
-            Answer(g.share, text, g.empty, float(self.areas[g.medoid]), g.medoid, g.members, samples)
-            for g, text in zip(self.groups, texts, strict=True)
-        )
-
-    @property
-    def modes(self) -> tuple[Answer, ...]:
-        """The distinct answers, the most frequent first."""
-        return self._answers
-
-    @property
-    def empty_share(self) -> float:
-        """The share of samples that mark nothing."""
-        return float((self.areas == 0).mean())
-
-    @property
-    def area(self) -> dict[str, float]:
-        """Quantiles and mean of `areas`, empty samples counted as 0."""
-        return {**modes.area_quantiles(self.areas), 'mean': float(self.areas.mean())}
-
-    @property
-    def headline(self) -> str:
-        """'61%: 8 mm; 28%: nothing; 11%: 14 mm, elsewhere'."""
-        return modes.sentence(self.groups, [answer.words for answer in self.modes])
-
-    def to_json(self) -> dict:
-        """As summary.json holds it."""
-        area = {'unit': self.unit, 'of': 'the slice where a sample marks most; empty samples count as 0', **self.area}
-        answers = [answer.to_json() for answer in self.modes]
-        return {'empty_share': self.empty_share, 'area': area, 'modes': answers}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,12 +47,12 @@ class Result:
     Attributes:
       name: the folder of the result below the output.
       title: where the image came from, as it may be shown.
-      samples: the N masks, as bits.
+      samples: the N masks, as bits; around points of a volume what hangs together with them (follow.py).
       volume: the geometry of the image; its values are not kept.
       images: {slice: [H, W, C] float32 in [0, 1]} of the slices looked at.
       window: what 0 and 1 of `images` stand for, and the unit.
       points: those looked at; () where tiles covered all.
-      boxes: (slice, top, left, bottom, right) of the crop around each point.
+      regions: where was looked around each point.
       raters: their masks, [M, Z, H, W] with the bits of a row packed; M may be 0.
       rater_names: the file of each.
       notes: what had to be guessed or changed, a phrase each.
@@ -150,7 +70,7 @@ class Result:
     images: Mapping[int, np.ndarray]
     window: Window
     points: Sequence[Point]
-    boxes: Sequence[tuple[int, int, int, int, int]]
+    regions: Sequence[follow.Region]
     raters: np.ndarray
     rater_names: Sequence[str]
     notes: Sequence[str]
@@ -167,17 +87,17 @@ class Result:
         A byte a pixel: of many samples of a large volume rather ask `samples` for one mask or one slice.
         """
         masks = np.stack([self.samples.whole(number) for number in range(len(self.samples))])
-        return _plain(masks, self.samples.num_classes, axis=1)
+        return plain(masks, self.samples.num_classes, axis=1)
 
     @functools.cached_property
     def probability(self) -> np.ndarray:
         """Share of the samples that mark a pixel, float32 [H, W] or [D, H, W] in [0, 1]."""
-        return _plain(self.map_of(modes.probability))
+        return plain(self.map_of(modes.probability))
 
     @functools.cached_property
     def disagreement(self) -> np.ndarray:
         """Entropy in bits of a pixel's label over the samples, float32 [H, W] or [D, H, W], 0 where all agree."""
-        return _plain(self.map_of(modes.disagreement))
+        return plain(self.map_of(modes.disagreement))
 
     def map_of(self, measure) -> np.ndarray:
         """A measure of the samples [N, H, W] of a slice -> [H, W], on all slices: float32 [Z, H, W]."""
@@ -202,20 +122,35 @@ class Result:
         smallest = self.drawn_with.smallest_part
         if smallest == 1:
             return self.samples
-        return self.samples.changed(lambda masks: modes.without_small_parts(masks, smallest))
+        kept = self.samples.changed(lambda masks: modes.without_small_parts(masks, smallest))
+        return follow.union(kept, self.regions) if self.regions else kept
 
     @functools.cached_property
     def whole(self) -> Finding:
         """What the samples say of the whole image; with one point that is what they say of it."""
-        return Finding(self.counted, self.volume.spacing[1:])
+        return Finding(self.counted, self._distances, self._body)
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
         """One for each point; with one point or none, the whole image."""
         if len(self.points) < 2:
             return (self.whole,)
-        spacing = self.volume.spacing[1:]
-        return tuple(Finding(self.counted, spacing, at, box) for at, box in zip(self.points, self.boxes, strict=True))
+        each = zip(self.points, self.regions, strict=True)
+        return tuple(Finding(self.counted, self._distances, self._body, at, region) for at, region in each)
+
+    @property
+    def _distances(self) -> tuple[float, float, float]:
+        """The spacing, that of slices at a right angle to them: it is less where a gantry was tilted."""
+        between, *within = self.volume.spacing
+        if self.volume.affine is not None and np.isfinite(self.volume.spacing).all():
+            between = abs(np.linalg.det(self.volume.affine[:3, :3])) / np.prod(within)
+        return float(between), *within
+
+    @property
+    def _body(self) -> bool:
+        """Whether several slices were looked at, tiled or around one point."""
+        looked = [len(region.slices) for region in self.regions] or [self.samples.shape[1]]
+        return max(looked) > 1
 
     @property
     def modes(self) -> tuple[Answer, ...]:
@@ -232,14 +167,26 @@ class Result:
         """Quantiles ('p05' .. 'p95') and mean of the samples' areas, in mm^2, or pixels where spacing is unknown."""
         return self.whole.area
 
+    @property
+    def marked_volume(self) -> dict[str, float] | None:
+        """Quantiles and mean of the samples' volumes in mm^3, or voxels; without empty ones; None on a single slice."""
+        return self.whole.marked_volume
+
+    @property
+    def diameter(self) -> dict[str, float]:
+        """Quantiles and mean of the samples' longest diameters on a slice in mm, or pixels; without empty ones."""
+        return self.whole.diameter
+
+    @property
+    def perpendicular(self) -> dict[str, float]:
+        """Quantiles and mean of the longest diameters at a right angle to those."""
+        return self.whole.perpendicular
+
+    @property
+    def marked_slices(self) -> float:
+        """The median number of slices that a sample marks, without empty ones."""
+        return self.whole.marked_slices
+
     def name_of(self, finding: Finding) -> str:
         """The title, with the point where there are several."""
         return self.title if finding.at is None else f'{self.title} at {text_of(finding.at)}'
-
-
-def _plain(array: np.ndarray, num_classes: int = 0, axis: int = 0) -> np.ndarray:
-    """Without the axis of slices where there is one slice; masks of one class as bool; read-only."""
-    array = array[(slice(None),) * axis + (0,)] if array.shape[axis] == 1 else array
-    array = array.astype(bool) if num_classes == 1 else array
-    array.flags.writeable = False
-    return array

@@ -74,10 +74,13 @@ class Samples:
         mask[list(self.slices)] = self[number]
         return mask
 
-    def cut(self, z: int, box: tuple[int, int, int, int]) -> 'Samples':
-        """The masks inside (top, left, bottom, right) of a slice, as those of an image of that size."""
+    def cut(self, slices: range, box: tuple[int, int, int, int]) -> 'Samples':
+        """The masks inside (top, left, bottom, right) of slices one after the other, as those of an image so large."""
         top, left, bottom, right = box
-        return Samples.of(self.on_slice(z)[:, None, top:bottom, left:right], self.num_classes)
+        piece = Samples(self.shape[0], (len(slices), bottom - top, right - left), range(len(slices)), self.num_classes)
+        for place, z in enumerate(slices):
+            piece.put(place, slice(None), self.on_slice(z)[:, top:bottom, left:right])
+        return piece
 
     def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> 'Samples':
         """Samples with a function applied to all masks [N, H, W] of each slice held."""

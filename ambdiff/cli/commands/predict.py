@@ -30,6 +30,21 @@ from ambdiff.cli import names, style
     help='Look around this point, in pixels; ";" between several, or a CSV with columns x, y, z, file. Without it, '
     'tiles cover every slice.',
 )
+@click.option(
+    '--at-mm',
+    '--at_mm',
+    default='',
+    metavar='X,Y,Z',
+    help='Instead of --at: mm in the world of the file, LPS for DICOM, RAS for NIfTI.',
+)
+@click.option(
+    '--slices',
+    type=click.IntRange(0, 10**4),
+    default=0,
+    metavar='K',
+    help='Look at K slices around a point of a volume; 1: its own alone. Default: all within 20 mm, 8 on either side '
+    'where their distance is unknown.',
+)
 @click.option('-n', '--num-samples', type=click.IntRange(1, 1000), default=16, show_default=True, help='Masks a case.')
 @click.option('--num-steps', type=click.IntRange(1, 10**6), help='Evaluations a mask; default: the weights’ own.')
 @click.option(
@@ -63,7 +78,19 @@ from ambdiff.cli import names, style
     help='Leave tiles empty of which at most this share (0) of the masks of a first, cheap pass marks anything.',
 )
 def command(
-    inputs, output, at, num_samples, num_steps, weights, smallest_part, anonymise, seed, everywhere, screen
+    inputs,
+    output,
+    at,
+    at_mm,
+    slices,
+    num_samples,
+    num_steps,
+    weights,
+    smallest_part,
+    anonymise,
+    seed,
+    everywhere,
+    screen,
 ) -> int:
     """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
@@ -77,6 +104,8 @@ def command(
     flags = [f'--checkpoint={chosen}', f'--output={output}', f'--num_samples={num_samples}', f'--seed={seed}']
     flags += [f'--smallest_part={smallest_part}']
     flags += [f'--at={at}'] if at else []
+    flags += [f'--at_mm={at_mm}'] if at_mm else []
+    flags += [f'--slices={slices}']
     flags += [f'--num_steps={num_steps}'] if num_steps else []
     flags += ['--anonymise'] if anonymise else []
     flags += [f'--screen={screen}'] if screen is not None else []
