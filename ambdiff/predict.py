@@ -59,15 +59,14 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         '--at_mm',
         '--at-mm',
         default='',
-        help="instead of --at: x,y,z in mm of the file's own world, LPS for DICOM and RAS for NIfTI; ';' between "
-        'several',
+        help="instead of --at: x,y,z in mm of the file's world, LPS for DICOM and RAS for NIfTI; ';' between several",
     )
     add(
         '--slices',
         type=int,
         default=0,
-        help='slices of a volume looked at around a point: so many, the point on the middle one; 1: its own alone; '
-        'default 0: all within 20 mm of it, 8 on either side where their distance is unknown',
+        help='slices of a volume looked at around a point, its own in the middle; 1: that alone; default 0: all '
+        'within 20 mm of it, 8 on either side where their distance is unknown',
     )
     add('--seed', type=int, default=0, help='the same seed gives the same masks (default 0)')
     add(
@@ -76,11 +75,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
         default=1,
         help='connected parts of fewer pixels do not count for answers, areas and empty shares (default 1: all count)',
     )
-    add(
-        '--everywhere',
-        action='store_true',
-        help='sample also the tiles of a CT that show nothing of the body',
-    )
+    add('--everywhere', action='store_true', help='sample also the tiles of a CT that show nothing of the body')
     add(
         '--screen',
         type=float,
