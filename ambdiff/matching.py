@@ -8,8 +8,7 @@ of 1 / lcm(M, N), so both ways give the same number; the transport problem has M
 import math
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import linear_sum_assignment, linprog
+import scipy  # its parts are imported when they are first used
 
 # Up to this many copies a side, matching them is the faster way.
 _MOST_COPIES = 256
@@ -27,7 +26,7 @@ def by_copies(score: np.ndarray) -> float:
     rows, columns = score.shape
     length = math.lcm(rows, columns)
     copies = score.repeat(length // rows, 0).repeat(length // columns, 1)
-    return float(copies[linear_sum_assignment(copies, maximize=True)].mean())
+    return float(copies[scipy.optimize.linear_sum_assignment(copies, maximize=True)].mean())
 
 
 def by_transport(score: np.ndarray) -> float:
@@ -35,14 +34,14 @@ def by_transport(score: np.ndarray) -> float:
     rows, columns = score.shape
     length = math.lcm(rows, columns)
     given = np.repeat([length // rows, length // columns], [rows, columns])
-    sums = sparse.vstack(
+    sums = scipy.sparse.vstack(
         [
-            sparse.kron(sparse.eye_array(rows), np.ones((1, columns))),
-            sparse.kron(np.ones((1, rows)), sparse.eye_array(columns)),
+            scipy.sparse.kron(scipy.sparse.eye_array(rows), np.ones((1, columns))),
+            scipy.sparse.kron(np.ones((1, rows)), scipy.sparse.eye_array(columns)),
         ]
     ).tocsr()
     # One of the sums follows from the others.
-    solved = linprog(-score.ravel(), A_eq=sums[:-1], b_eq=given[:-1], method='highs-ds')
+    solved = scipy.optimize.linprog(-score.ravel(), A_eq=sums[:-1], b_eq=given[:-1], method='highs-ds')
     plan = np.rint(solved.x) if solved.success else np.zeros(score.size)
     if not np.array_equal(sums @ plan, given):
         raise RuntimeError(f'no matching of {rows} with {columns} masks: {solved.message}')

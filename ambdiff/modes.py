@@ -14,14 +14,16 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import ndimage
-from scipy.cluster import hierarchy
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
+import scipy  # its parts are imported when they are first used, or by `get_ready`
 
 THRESHOLD = 0.5  # largest mean distance 1 - IoU within one answer
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _COLUMNS = 1 << 16  # pixels compared at a time
+
+
+def get_ready() -> None:
+    """Imports what finding answers needs: half a second, which passes unseen while a program is compiled."""
+    _ = scipy.ndimage, scipy.cluster.hierarchy, scipy.spatial.distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +81,9 @@ def find_in_parts(parts: Iterable[np.ndarray], threshold: float = THRESHOLD) -> 
     if len(marked) == 1:
         clusters.append(marked)
     elif len(marked):
-        tree = hierarchy.linkage(squareform(apart[np.ix_(marked, marked)], checks=False), 'average')
-        labels = hierarchy.fcluster(tree, threshold, 'distance')
+        condensed = scipy.spatial.distance.squareform(apart[np.ix_(marked, marked)], checks=False)
+        tree = scipy.cluster.hierarchy.linkage(condensed, 'average')
+        labels = scipy.cluster.hierarchy.fcluster(tree, threshold, 'distance')
         clusters += [marked[labels == label] for label in np.unique(labels)]
     modes = [
         Mode(
@@ -102,7 +105,7 @@ def without_small_parts(masks: np.ndarray, smallest: int) -> np.ndarray:
     planes = masks.reshape(-1, *masks.shape[-2:])
     within = np.zeros((3, 3, 3), int)
     within[1] = 1  # not from one plane to the next
-    parts, _ = ndimage.label(planes, within)
+    parts, _ = scipy.ndimage.label(planes, within)
     keep = np.bincount(parts.ravel()) >= smallest
     return (planes * keep[parts]).reshape(masks.shape).astype(masks.dtype)
 
@@ -181,18 +184,18 @@ def _hull(plane: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
     """Corners [P, 2] of the convex hull of a mask's largest part [H, W], one after the other; None where empty."""
     if not plane.any():
         return None
-    plane = plane[ndimage.find_objects((plane > 0).astype(np.uint8))[0]]
-    parts, _ = ndimage.label(plane, np.ones((3, 3)))
+    plane = plane[scipy.ndimage.find_objects((plane > 0).astype(np.uint8))[0]]
+    parts, _ = scipy.ndimage.label(plane, np.ones((3, 3)))
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     rows, columns = np.nonzero(parts == largest)
     corners = np.concatenate([np.stack([rows + dy, columns + dx], 1) for dy in (0, 1) for dx in (0, 1)])
     corners = corners * (np.array(spacing) if known(spacing) else 1.0)
-    return corners[ConvexHull(corners).vertices]
+    return corners[scipy.spatial.ConvexHull(corners).vertices]
 
 
 def _across(hull: np.ndarray) -> tuple[float, float]:
     """`diameters` of a convex hull, corners [P, 2] in their order round it."""
-    apart = squareform(pdist(hull))
+    apart = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(hull))
     start, end = np.unravel_index(apart.argmax(), apart.shape)
     long = (hull[end] - hull[start]) / apart[start, end]
     turned = np.roll(hull, -start, axis=0) - hull[start]
@@ -217,7 +220,7 @@ def size_text(mask: np.ndarray, spacing: Sequence[float]) -> str:
         return 'nothing'
     across = diameter(plane, spacing)
     text = f'{across:.{0 if across >= 3 else 1}f} mm' if known(spacing) else f'{across:.0f} px across'
-    count = ndimage.label(plane, np.ones((3, 3)))[1]
+    count = scipy.ndimage.label(plane, np.ones((3, 3)))[1]
     return text if count == 1 else f'{text}, {count} parts'
 
 
@@ -228,7 +231,7 @@ def _body_text(mask: np.ndarray, spacing: Sequence[float]) -> str:
     longest, across = diameters(mask, spacing)
     unit = 'mm' if known(spacing[1:]) else 'px'
     scale, of_volume = voxel_volume(spacing)
-    count = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+    count = scipy.ndimage.label(mask, np.ones((3, 3, 3)))[1]
     text = f'{longest:.{0 if longest >= 3 else 1}f} x {across:.{0 if longest >= 3 else 1}f} {unit}'
     text += f', {figure(mask.sum() * scale)} {of_volume.replace("^3", "³")}'
     return text if count == 1 else f'{text}, {count} parts'

@@ -1,7 +1,8 @@
 """Sampling: N masks for any number of images, in chunks of one compiled shape, on this process's devices."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -77,8 +78,11 @@ class Sampler:
         keys: jax.Array,
         progress: bool = False,
         names: Sequence[str] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> np.ndarray:
         """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`.
+
+        meanwhile: called in a thread of its own while a program is compiled, which needs no Python.
 
         Raises:
           NotFinite: the network's output for an image is not finite; it says which, by `names` [n] if given.
@@ -93,7 +97,10 @@ class Sampler:
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
             chunk = jax.device_put((images[index], of_keys[index]), self._split)
             if size not in self._compiled:
-                self._compiled[size] = self._sample.lower(weights, *chunk).compile()
+                lowered = self._sample.lower(weights, *chunk)
+                if meanwhile:
+                    threading.Thread(target=meanwhile).start()
+                self._compiled[size] = lowered.compile()
             began = time.perf_counter()
             seen, masks = self._compiled[size](weights, *chunk)
             samples.append(np.asarray(masks))

@@ -13,7 +13,7 @@ a mask is empty: nothing lies anywhere. In an image of one slice surfaces are it
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are first used
 
 
 def pairwise(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def pairwise(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np
     if not marked.any():
         return found[0], found[1]
     # Nothing outside of what is marked is on a surface, or asked for its distance.
-    box = ndimage.find_objects(marked.astype(np.uint8))[0]
+    box = scipy.ndimage.find_objects(marked.astype(np.uint8))[0]
     flat = marked.shape[0] == 1
     cut = lambda mask: mask[box][0] if flat else mask[box]
     steps = tuple(spacing)[1:] if flat else tuple(spacing)
@@ -49,5 +49,5 @@ def pairwise(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np
 
 def _distances(mask, steps):
     """(the surface of a mask, each voxel's distance to it in mm)."""
-    surface = mask & ~ndimage.binary_erosion(mask)
-    return surface, ndimage.distance_transform_edt(~surface, steps).astype(np.float32)
+    surface = mask & ~scipy.ndimage.binary_erosion(mask)
+    return surface, scipy.ndimage.distance_transform_edt(~surface, steps).astype(np.float32)

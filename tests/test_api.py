@@ -55,6 +55,24 @@ def test_importing_it_imports_nothing_heavy_and_names_are_there():
     assert (run.returncode, run.stdout) == (0, 'ValueError\n'), run.stderr
 
 
+def test_loading_a_file_of_weights_imports_nothing_that_sampling_can_do_without():
+    late = {
+        'orbax',
+        'optax',
+        'tensorstore',
+        'tensorflow',
+        'grain',
+        'clu',
+        'h5py',
+        'highdicom',
+        'nibabel',
+        'scipy.ndimage',
+    }
+    code = f"import sys, ambdiff; ambdiff.load('lidc_small'); print(sorted({late!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == '[]\n'
+
+
 def test_every_public_name_is_typed_and_documented_and_none_is_a_module():
     for name in set(ambdiff.__all__) - {'__version__'}:
         value = getattr(ambdiff, name)

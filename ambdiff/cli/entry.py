@@ -5,6 +5,8 @@ typing mistake take no longer than Python's own start. A new command is a file o
 `command`, and a line in COMMANDS.
 """
 
+import atexit
+import gc
 import importlib
 
 import click
@@ -24,6 +26,9 @@ COMMANDS = {  # name: (file of ambdiff/cli/commands, what it does)
     'export': ('export', 'Write weights as one file that runs with jax alone.'),
     'weights': ('weights', 'List the weights that come along.'),
 }
+
+# What is left goes with the process: to look through it for garbage once more takes as long as a small import.
+atexit.register(gc.freeze)
 
 
 class _Commands(style.Group):

@@ -10,8 +10,8 @@ A crop of an organ has no air around a body, and its tissue says nothing of wher
 """
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from PIL import Image, ImageDraw
-from scipy import ndimage, spatial
 
 from ambdiff.data.files.volume import Volume
 
@@ -30,16 +30,16 @@ def find(volume: Volume) -> np.ndarray | None:
         return None
     step = np.maximum(np.rint(_GRID / spacing), 1).astype(int)
     tissue = np.stack([_coarse(image[..., 0], step) > _AIR for image in volume.values])
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    tissue = ndimage.binary_opening(tissue, cross)
-    parts, count = ndimage.label(tissue)
+    cross = scipy.ndimage.generate_binary_structure(2, 1)[None]
+    tissue = scipy.ndimage.binary_opening(tissue, cross)
+    parts, count = scipy.ndimage.label(tissue)
     if not count:
         return None
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     kept = (sizes >= _PART * sizes.max())[parts]
     # What opening took off the body's edge comes back, and blocks need not divide a side.
-    kept = ndimage.binary_dilation(kept, cross)
+    kept = scipy.ndimage.binary_dilation(kept, cross)
     return np.stack([_hull(image) for image in kept])
 
 
@@ -56,7 +56,7 @@ def _hull(mask: np.ndarray) -> np.ndarray:
     places = np.argwhere(mask)
     if len(places) < 3 or (np.ptp(places, axis=0) == 0).any():
         return mask
-    corners = places[spatial.ConvexHull(places, qhull_options='QJ').vertices]
+    corners = places[scipy.spatial.ConvexHull(places, qhull_options='QJ').vertices]
     hull = Image.new('1', mask.shape[::-1])
     ImageDraw.Draw(hull).polygon([(int(column), int(row)) for row, column in corners], fill=1)
     return np.asarray(hull) | mask

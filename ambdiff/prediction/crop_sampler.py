@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ambdiff import methods, sampling
+from ambdiff import methods, modes, sampling
 from ambdiff.config import default
 from ambdiff.errors import UserError
 from ambdiff.prediction.result import Settings
@@ -80,7 +80,7 @@ class CropSampler:
           UserError: the network's output for a crop is not finite.
         """
         keys = sampling.seeded_keys(np.uint32(settings.seed), numbers)
-        return self.sampler(settings)(self._weights, crops, keys, names=names)
+        return self.sampler(settings)(self._weights, crops, keys, names=names, meanwhile=modes.get_ready)
 
 
 def _digest(weights, config) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are first used
 
 from ambdiff.prediction.samples import Samples
 
@@ -78,7 +78,7 @@ def cut(samples: Samples, region: Region) -> Samples:
     if len(region.slices) > 1:
         for number in range(len(here)):
             mask = here[number]
-            parts, _ = ndimage.label(mask, _TOUCHING)
+            parts, _ = scipy.ndimage.label(mask, _TOUCHING)
             kept = np.unique(parts[region.slice - region.first])
             mask *= np.isin(parts, kept[kept > 0])
             for z in here.slices:
