@@ -166,7 +166,7 @@ def test_links_lead_to_the_files_written(opened, pages, name):
     for link in page.locator('.body .read a').all():
         path = (pages[name].parent / urllib.parse.unquote(link.get_attribute('href'))).resolve()
         assert path.is_relative_to(pages['index'].parent) and path.exists()
-    shown = page.locator('.body .read').first.inner_text()
+    shown = page.locator('.body > .read').last.inner_text()
     for file in ('probability.png', 'samples_00.png', 'summary.json'):
         assert file in shown
 

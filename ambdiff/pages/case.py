@@ -95,7 +95,7 @@ def view(
     masks = ''.join(f'<g id="{name}-{which}">{figures.mask_svg(mask, colour)}</g>' for which, mask, colour in shown)
     found = modes.find(samples) if found is None else found
     texts = modes.words(samples, found, spacing) if words is None else words
-    scores = _agreement(raters, samples) if scores is None else scores
+    scores = agreement(raters, samples) if scores is None else scores
     held = report_viewer.image_svg(pictures[0], frame)
     overlays = report_viewer.layers(raters, samples, frame)
     level = size(samples.sum(0) >= report_viewer.middle(len(samples)))
@@ -168,7 +168,7 @@ def median_area(masks: np.ndarray, spacing: tuple[float, float] = UNKNOWN) -> st
     return f'{np.median(areas[areas > 0]):.0f} {"mm²" if modes.known(spacing) else "px"}'
 
 
-def _agreement(raters: np.ndarray, samples: np.ndarray) -> dict[str, float]:
+def agreement(raters: np.ndarray, samples: np.ndarray) -> dict[str, float]:
     """GED and HM-IoU of one image, nothing without raters."""
     if not len(raters):
         return {}

@@ -166,13 +166,6 @@ class Finding:
         mask[self.region.first : self.region.last, top:bottom, left:right] = self.samples.whole(number)
         return mask
 
-    def largest(self, most: int) -> list[int]:
-        """At most so many slices of the image, those on which the samples mark most, rising; [] if they mark none."""
-        pixels = self.samples.pixels().sum(0)
-        best = np.sort(np.argsort(-pixels, kind='stable')[:most])
-        first = self.region.first if self.region else 0
-        return [first + self.samples.slices[index] for index in best.tolist() if pixels[index]]
-
     def to_json(self) -> dict:
         """As summary.json holds it; `volume` is null where a single slice was looked at."""
         area = {'unit': self.unit, 'of': 'the slice where a sample marks most; empty samples count as 0', **self.area}

@@ -13,17 +13,14 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from ambdiff import files
-from ambdiff.pages import case, figures
+from ambdiff.pages import case
 from ambdiff.pages.frame import document, header
-from ambdiff.prediction import earlier, follow, points
+from ambdiff.prediction import earlier, views
 from ambdiff.prediction.finding import Finding
 from ambdiff.prediction.result import Result
 from ambdiff.text import printable
 
-MOST_SLICES = 6  # of a volume that are shown, those on which the samples mark most
 TITLE = 'Plausible masks'
 NOTICE = 'Research software, not a medical device. Masks are made by a model; nobody has checked them.'
 _ROW = re.compile('<!--case-->(.*?)<!--/case-->', re.DOTALL)
@@ -66,31 +63,7 @@ def _parts(prediction: Result, names: Sequence[str], warnings: Sequence[str]) ->
 def _row(prediction: Result, finding: Finding, number: int, names: Sequence[str], warnings: Sequence[str]) -> str:
     """A case, or one point of it: its headline, which opens the pictures."""
     name = f'c{hashlib.sha256(prediction.name.encode()).hexdigest()[:10]}-{number}'
-    body, thumbnail = '', ''
-    region, samples = finding.region, prediction.samples
-    box, here = (region.box, follow.cut(samples, region)) if region else (None, None)
-    for view, z in enumerate(_shown(prediction, finding)):
-        masks = samples.on_slice(z) > 0
-        raters = np.unpackbits(prediction.raters[:, z], axis=-1, count=masks.shape[2]).astype(bool)
-        if box:
-            masks, raters = np.zeros_like(masks), _inside(raters, box)
-            masks[:, box[0] : box[2], box[1] : box[3]] = here.on_slice(z - region.first)
-        thumbnail = thumbnail or _thumbnail(prediction.images[z], masks.any(0))
-        title = _title(prediction.samples.shape[1], z, box)
-        picture = case.view(
-            f'{name}-{view}',
-            prediction.images[z],
-            raters,
-            masks,
-            prediction.volume.spacing[1:],
-            prediction.window,
-            finding.groups,
-            focus=box,
-            at=f'--at={points.pattern(prediction.volume, z)}',
-            words=[answer.words for answer in finding.modes],
-        )
-        heading = f'<h4 class="slice">{title}</h4>' if title else ''
-        body += f'<section class="view">{heading}{picture}</section>'
+    body, thumbnail = views.pictures(name, prediction, finding)
     notes = ''.join(f'<p class="warning">{html.escape(note)}</p>' for note in warnings)
     divided = -sum(answer.share * math.log2(answer.share) for answer in finding.modes)
     shown = html.escape(prediction.name_of(finding), quote=True)
@@ -172,35 +145,3 @@ def _facts(summary: Mapping) -> dict[str, str]:
         'seed': str(summary['seed']),
         'smallest part counted': f'{summary["smallest_part"]} px',
     }
-
-
-def _shown(prediction: Result, finding: Finding) -> list[int]:
-    """The slices that are shown."""
-    if marked := finding.largest(MOST_SLICES):
-        return marked
-    if prediction.regions:
-        return [(finding.region or prediction.regions[0]).slice]
-    slices = prediction.samples.slices
-    return [slices[len(slices) // 2]]
-
-
-def _inside(masks: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """Masks [N, H, W] bool with nothing outside a point's box."""
-    top, left, bottom, right = box
-    local = np.zeros_like(masks)
-    local[:, top:bottom, left:right] = masks[:, top:bottom, left:right]
-    return local
-
-
-def _title(slices: int, z: int, box: Sequence[int] | None) -> str:
-    title = f'Slice {z} of 0 to {slices - 1}' if slices > 1 else ''
-    if box:
-        middle = ((box[1] + box[3]) // 2, (box[0] + box[2]) // 2)
-        title = f'{title}{", " if title else ""}around column {middle[0]}, row {middle[1]}'
-    return title[:1].upper() + title[1:]
-
-
-def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
-    top, left, tall, wide = case.crop(mask)
-    pixels = figures.pictures(image)[0][top : top + tall, left : left + wide]
-    return figures.jpeg_uri(pixels, 64)

@@ -128,7 +128,7 @@ class Result:
     @functools.cached_property
     def whole(self) -> Finding:
         """What the samples say of the whole image; with one point that is what they say of it."""
-        return Finding(self.counted, self._distances, self._body)
+        return Finding(self.counted, self.distances, self._body)
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -136,10 +136,10 @@ class Result:
         if len(self.points) < 2:
             return (self.whole,)
         each = zip(self.points, self.regions, strict=True)
-        return tuple(Finding(self.counted, self._distances, self._body, at, region) for at, region in each)
+        return tuple(Finding(self.counted, self.distances, self._body, at, region) for at, region in each)
 
     @property
-    def _distances(self) -> tuple[float, float, float]:
+    def distances(self) -> tuple[float, float, float]:
         """The spacing, that of slices at a right angle to them: it is less where a gantry was tilted."""
         between, *within = self.volume.spacing
         if self.volume.affine is not None and np.isfinite(self.volume.spacing).all():
