@@ -151,3 +151,18 @@ def test_tensorflow_is_not_imported_and_nothing_warns(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('LIDC-IDRI-')
     assert 'Warning' not in done.stderr
+
+
+def test_the_slices_of_a_stack_are_of_one_body():
+    masks = np.zeros((7, 4, 64, 64), np.uint8)
+    masks[1:6, :, 26:38, 24:40] = 1
+    ratings = np.array([[5.0, 5.0, 1.0, 6.0]])
+    near = [phantom.simulate_stack(masks, ratings, f'n{i}', 2.0).astype(float) for i in range(6)]
+    far = [phantom.simulate_stack(masks, ratings, f'n{i}', 40.0).astype(float) for i in range(6)]
+    np.testing.assert_array_equal(near[0], phantom.simulate_stack(masks, ratings, 'n0', 2.0))
+    core = (slice(2, 5), slice(29, 35), slice(28, 36))
+    assert all(np.ptp(stack[core].mean((1, 2))) < 60 for stack in near)  # HU: one core
+    assert all(stack[core].mean() - stack[[0, 6], 29:35, 28:36].mean() > 200 for stack in near)
+    assert all((stack[3] != stack[4]).any() for stack in near)  # noise of its own
+    lung = lambda stack: np.corrcoef(stack[2, :16].ravel(), stack[3, :16].ravel())[0, 1]
+    assert np.median([lung(stack) for stack in near]) > np.median([lung(stack) for stack in far]) + 0.1

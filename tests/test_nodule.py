@@ -119,6 +119,8 @@ def test_what_no_mark_leads_to_is_dropped_and_a_sample_without_a_mark_on_the_poi
     np.testing.assert_array_equal(np.stack([kept.whole(number) for number in range(4)]), wanted)
     found = Finding(kept, NAN, True, (8.0, 8.0, 3.0), region)
     assert found.volumes.tolist() == [4, 0, 2, 0] and found.empty_share == 0.5
+    assert found.headline == 'volume 4 voxels in 1 of 4 samples, 2 in 1, nothing in 2'
+    assert Finding(Samples.of(masks[1:2, :3]), NAN, True).headline == 'nothing in 1 of 1 samples'
     np.testing.assert_array_equal(found.modes[1].mask, wanted[found.modes[1].sample])
     one = follow.Region(3, 2, 2, 18, 18, 3, 4)
     same = Samples.of(masks, 2)

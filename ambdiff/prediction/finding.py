@@ -139,14 +139,21 @@ class Finding:
 
     @property
     def headline(self) -> str:
-        """'61%: 8 mm; 28%: nothing', of several slices 'volume 310 to 520 mm³ in 14 of 16 samples, nothing in 2'."""
+        """'61%: 8 mm; 28%: nothing', of several slices 'volume 310 to 520 mm³ in 13 of 16 samples, 900 in 1'.
+
+        A range is that of the samples that give one answer, from the smallest to the largest.
+        """
         if self.volumes is None:
             return modes.sentence(self.groups, [answer.words for answer in self.modes])
-        marked, count = self.volumes[self.volumes > 0], len(self.volumes)
-        if not len(marked):
-            return f'nothing in {count} of {count} samples'
-        text = f'volume {_span(marked)} {self.volume_unit.replace("^3", "³")} in {len(marked)} of {count} samples'
-        return text if len(marked) == count else f'{text}, nothing in {count - len(marked)}'
+        count, unit, texts = len(self.volumes), self.volume_unit.replace('^3', '³'), []
+        for group in sorted(self.groups, key=lambda group: group.empty):
+            size = 'nothing' if group.empty else _span(self.volumes[list(group.members)])
+            if not texts:
+                size = size if group.empty else f'volume {size} {unit}'
+                texts.append(f'{size} in {len(group.members)} of {count} samples')
+            else:
+                texts.append(f'{size} in {len(group.members)}')
+        return ', '.join(texts)
 
     @property
     def sizes(self) -> str:

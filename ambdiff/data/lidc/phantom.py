@@ -19,11 +19,13 @@ import functools
 import zlib
 
 import numpy as np
+from scipy import ndimage
 
 LOW, HIGH = -1000, 400  # HU; the window that stored images span
 VERSION = 1  # part of every seed: raise it when the images change
 
 _LUNG, _TISSUE, _FAT = -868.0, 35.0, -100.0
+_SHORT = 3.0  # pixels: vessels cut across
 _CALIBRES = (0.65, 1.1, 2.0)  # standard deviations of vessel profiles, pixels
 
 
@@ -49,15 +51,74 @@ def simulate(masks: np.ndarray, ratings: np.ndarray, case: str) -> np.ndarray:
     nodule, lumps, attached = _nodule(rng, share, subtlety, texture, spiculation)
     core = _core(rng, readers, subtlety, texture, calcification, np.count_nonzero(share)) + lumps
     image = _over(image, _draw(size, *_join(_vessels(rng, size), attached)), 40)
-    image += nodule * np.maximum(core - image, 0)
-
-    wall, tissue = _chest_wall(rng, share > 0)
-    image += wall * (tissue - image)
-    image += 0.5 * nodule * wall * np.maximum(core - image, 0)
+    image = _with_nodule_and_wall(image, nodule, core, *(around := _chest_wall(rng, share > 0)))
 
     image = _smooth(image, rng.uniform(0.3, 0.65))
-    image += _noise(rng, size) * (1 + 0.5 * wall)
+    image += _noise(rng, size, *_scan(rng)) * (1 + 0.5 * around[0])
     return (np.clip(np.rint(image), LOW, HIGH) - LOW).astype(np.uint16)
+
+
+def simulate_stack(masks: np.ndarray, ratings: np.ndarray, case: str, distance: float) -> np.ndarray:
+    """Makes the CT crops for neighbouring slices of a nodule, as sections of one body.
+
+    What belongs to the body or the scan is drawn once: the core's HU by the readers who marked any slice, the chest
+    wall, strength and grain of the noise, vessels that run across the slices. A field that varies over sigma pixels
+    within a slice correlates by exp(-(distance / 2 sigma)^2) with that of the next. Vessels that lie in a slice,
+    spicules and the noise itself are each slice's own.
+
+    Args:
+      masks: uint8 [Z, M, H, H] in {0, 1}, in one window for all slices; H a multiple of 8.
+      ratings: as of `simulate`.
+      case: the nodule's name; with all else it determines the images.
+      distance: of slices, in pixels.
+
+    Returns:
+      uint16 [Z, H, H]: HU + 1000, clipped to 0..1400.
+    """
+    rng = np.random.default_rng((VERSION, zlib.crc32(case.encode())))
+    size = masks.shape[-1]
+    readers = max(int(masks.any((0, 2, 3)).sum()), 1)
+    share = masks.sum(1, dtype=np.float32) / readers
+    subtlety, texture, spiculation, calcification = np.mean(ratings, axis=0)
+    soft = _softness(texture)
+    field = lambda sigma: _through(rng, share.shape, sigma, distance)
+
+    lung = _LUNG + rng.normal(0, 32) + rng.gamma(2, 14) * field(7)
+    lung += rng.gamma(4, 7) * np.maximum(field(0.9), -1.2)
+    sigma = rng.uniform(0.8, 1.05) + 0.6 * soft
+    blurred = ndimage.gaussian_filter1d(np.stack([_smooth(s, sigma) for s in share]), sigma / distance, 0)
+    nodule = _density(rng, blurred, lambda: field(2), soft)
+    lumps = (15 + 130 * soft) * field(1.5)
+    core = _core(rng, readers, subtlety, texture, calcification, np.count_nonzero(share, (1, 2)).max()) + lumps
+    wall, tissue = _chest_wall(rng, (share > 0).any(0))
+    through, slopes = _vessels(rng, size), rng.normal(0, 0.7, (1000, 2))
+    psf, scan = rng.uniform(0.3, 0.65), _scan(rng)
+
+    images = []
+    for z, image in enumerate(lung):
+        starts, angles, lengths, bends, calibres, heights = through
+        short = lengths < _SHORT
+        moved = starts + (z - len(lung) / 2) * distance * slopes[: len(starts)]
+        lines = [[of[short] for of in (moved, angles, lengths, bends, calibres, heights)]]
+        own = _vessels(rng, size)
+        lines.append([of[own[2] >= _SHORT] for of in own])
+        if share[z].any():
+            lines.append(_attached(rng, share[z], subtlety, spiculation))
+        image = _over(image, _draw(size, *_join(*lines)), 40)
+        image = _with_nodule_and_wall(image, nodule[z], core[z], wall, tissue)
+        image = _smooth(image, psf) + _noise(rng, size, *scan) * (1 + 0.5 * wall)
+        images.append((np.clip(np.rint(image), LOW, HIGH) - LOW).astype(np.uint16))
+    return np.stack(images)
+
+
+def _through(rng, shape, sigma, distance):
+    """`_smooth_noise` on slices [Z, size, size] so far apart, which correlate."""
+    count, size, _ = shape
+    same = float(np.exp(-((distance / (2 * sigma)) ** 2)))
+    fields = [_smooth_noise(rng, size, sigma)]
+    for _ in range(count - 1):
+        fields.append(same * fields[-1] + np.sqrt(1 - same**2) * _smooth_noise(rng, size, sigma))
+    return np.stack(fields)
 
 
 @functools.lru_cache(64)
@@ -85,12 +146,23 @@ def _smooth_noise(rng, size, sigma, along=None):
     return _smooth(rng.standard_normal((size, size), np.float32), sigma, 2, along)
 
 
-def _noise(rng, size):
-    """Scanner noise: its strength, grain and, in one of five scans, streaks along the rows."""
+def _scan(rng):
+    """A scan's noise: its strength, grain and, in one of five scans, longer grain along the rows (streaks)."""
     strength = 14 * float(np.exp(rng.normal(0, 0.8)))
     grain = rng.uniform(0.3, 0.75)
-    along = grain * (rng.uniform(1.5, 3) if rng.random() < 0.2 else 1)
+    return strength, grain, grain * (rng.uniform(1.5, 3) if rng.random() < 0.2 else 1)
+
+
+def _noise(rng, size, strength, grain, along):
+    """Scanner noise [size, size] in HU."""
     return strength * _smooth_noise(rng, size, grain, along)
+
+
+def _with_nodule_and_wall(image, nodule, core, wall, tissue):
+    """The nodule on lung, and the chest wall blended over both."""
+    image = image + nodule * np.maximum(core - image, 0)
+    image += wall * (tissue - image)
+    return image + 0.5 * nodule * wall * np.maximum(core - image, 0)
 
 
 def _over(image, rise, ceiling):
@@ -154,14 +226,28 @@ def _vessels(rng, size):
 def _nodule(rng, share, subtlety, texture, spiculation):
     """The density field (1) in [0, 1], lumps of the core in HU, spicules and attached vessels."""
     size = share.shape[-1]
-    soft = min(max((5 - float(texture)) / 4, 0), 1)
+    soft = _softness(texture)
     blurred = _smooth(share, rng.uniform(0.8, 1.05) + 0.6 * soft)
-    eta = rng.uniform(0.05, 0.1) * _smooth_noise(rng, size, 2) * np.minimum(1, 4 * blurred)
+    density = _density(rng, blurred, lambda: _smooth_noise(rng, size, 2), soft)
+    lumps = (15 + 130 * soft) * _smooth_noise(rng, size, 1.5)
+    return density, lumps, _attached(rng, share, subtlety, spiculation)
+
+
+def _softness(texture):
+    """0 for a solid nodule to 1 for ground glass."""
+    return min(max((5 - float(texture)) / 4, 0), 1)
+
+
+def _density(rng, blurred, noise, soft):
+    """The density field (1) in [0, 1] of the blurred share; noise: draws that of `eta`."""
+    eta = rng.uniform(0.05, 0.1) * noise() * np.minimum(1, 4 * blurred)
     bias = min(max(rng.normal(0.2, 0.06), 0.05), 0.35)
     x = np.clip((blurred + eta - bias) / (0.62 + 0.2 * soft), 0, 1)
-    density = x * (1.5 - 0.5 * x * x)
-    lumps = (15 + 130 * soft) * _smooth_noise(rng, size, 1.5)
+    return x * (1.5 - 0.5 * x * x)
 
+
+def _attached(rng, share, subtlety, spiculation):
+    """Spicules and vessels that begin in the nodule."""
     where = np.argwhere(share > 0)
     spicules = 1.5 * max(float(spiculation) - 1.5, 0)
     n = rng.poisson(1.1 + spicules)
@@ -172,7 +258,7 @@ def _nodule(rng, share, subtlety, texture, spiculation):
     lengths = np.where(vessel, 4 + rng.gamma(2, 6, n), 2 + rng.gamma(2, 2.5, n)) + 0.3 * np.sqrt(len(where))
     heights = np.where(vessel, 420, 400) * rng.gamma(4, 1 / 4, n) * (0.4 + 0.12 * float(subtlety))
     calibres = (vessel & (rng.random(n) < 0.4)).astype(int)
-    return density, lumps, (starts, angles, lengths, rng.normal(0, 0.02, n), calibres, heights)
+    return starts, angles, lengths, rng.normal(0, 0.02, n), calibres, heights
 
 
 def _core(rng, readers, subtlety, texture, calcification, area):
