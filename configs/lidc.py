@@ -5,15 +5,15 @@
 Variants, as --config=configs/lidc.py:VARIANT
   (none)    CIMD as in the paper: 128x128, eps-prediction, 85.6 M parameters, 1000 steps a mask
   released  CIMD as its released code runs it (docs/parity.md lists the differences)
-  small     64x64, level sets of one map and a share of "nothing there", learned on GED itself (docs/method.md): half a
-            network evaluation a mask. It goes on from a trained denoiser,
+  small     64x64, level sets of one map and a share of "nothing there", learned on GED itself (docs/method.md): an
+            eighth of a network evaluation a mask. It goes on from a trained denoiser,
               --config.checkpoint=weights/lidc_small_cimd.safetensors
             in about an hour on one CPU core; expected result in weights/lidc_small.md
   small_cimd
             64x64, CIMD with x0-prediction and cross-entropy, 8 network evaluations a mask:
             about an hour on two CPU cores; expected result in weights/lidc_small_cimd.md
   base      128x128, the protocol of most published figures (independent draws), the design of `small` from a random
-            start: 17 M parameters, 4.3 GFLOP an evaluation, 2.2 a mask at N = 16; 33 PFLOP of training in all, so for
+            start: 17 M parameters, 4.3 GFLOP an evaluation, .54 a mask at N = 16; 33 PFLOP of training in all, so for
             an accelerator (days on two CPU cores). Not trained to its end yet: no figure of it is known
   simulated the same kind of model for minutes, real outlines on simulated images; needs no data (configs/demo.py)
   pod       the paper's setting in bfloat16 on as many accelerators as there are
@@ -40,11 +40,13 @@ def get_config(variant: str = ''):
     elif variant == 'small':
         methods.recommend(use_method(small(config), 'level_sets'))
         config.data.image_size = 64
+        config.method.orientations = 2  # as good as all eight, for a quarter of the cost (docs/method.md)
         config.data.warp = 0.25
         config.data.rewindow = 0.3
         config.train.num_steps = 2500
     elif variant == 'base':
         methods.recommend(use_method(small(config), 'level_sets'))
+        config.method.orientations = 2
         config.data.warp = 0.25
         config.data.rewindow = 0.3
         config.model.channel_mult = (1, 2, 4)
