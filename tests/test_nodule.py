@@ -12,6 +12,7 @@ import pytest
 import tiny
 from test_predict_dicom import slice_dataset
 
+import ambdiff
 from ambdiff import modes
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
@@ -190,6 +191,21 @@ def test_dicom_is_followed_in_its_own_world_and_its_segments_hold_all_slices(wei
     np.testing.assert_array_equal(frames[..., 0] > 0, mask[mask.any((1, 2))])
     with pytest.raises(UserError, match=r'\(LPS\) lies outside the image: in pixels it is 20,18,-40'):
         points.to_volume(points.Millimetres(-26, -37.4, 0), Volume(np.zeros((9, 40, 44, 1)), 'dicom', affine=_RAS))
+
+
+def test_python_follows_a_point_as_the_command_does(weights, bright, lying, tmp_path):
+    mask = ball((9, 40, 44), (4, 18, 30), 5)
+    write_nifti(tmp_path / 'v.nii.gz', mask, lying)
+    model = ambdiff.load(weights)
+    ras = nibabel.affines.apply_affine(lying, (30, 18, 4))
+    (found,) = model.predict(tmp_path / 'v.nii.gz', num_samples=4, num_steps=2, at_mm=ras, slices=3)
+    inside = mask & (abs(np.arange(9) - 4) < 2)[:, None, None]
+    np.testing.assert_array_equal(found.masks[1], inside)
+    assert found.marked_volume['p50'] == pytest.approx(inside.sum() * np.prod(SPACING)) and found.marked_slices == 3
+    assert (found.diameter['p50'], found.perpendicular['p50']) == pytest.approx(modes.diameters(mask[4], SPACING[1:]))
+    for places, said in (({'at_mm': (1, 2)}, 'x, y, z'), ({'at': (1, 2, 3), 'at_mm': '1,2,3'}, 'give one of them')):
+        with pytest.raises(UserError, match=said):
+            model.predict(tmp_path / 'v.nii.gz', **places)
 
 
 _RAS = np.array([[0, 0, -0.7, 40], [0, -0.7, 0, 50], [2.5, 0, 0, 100], [0, 0, 0, 1.0]])
