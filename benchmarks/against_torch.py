@@ -9,22 +9,14 @@ takes a step; times are medians, and the ratio is that of neighbouring steps. `-
 """
 
 import argparse
-import importlib.util
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# glibc gives large blocks back at every free; PyTorch then pays for fresh pages at every step.
-MALLOC = {'MALLOC_MMAP_THRESHOLD_': '4294967296', 'MALLOC_TRIM_THRESHOLD_': '4294967296', 'MALLOC_TOP_PAD_': '67108864'}
-
+import turns
 
 # What torch_unet.py has no other form of.
 PLAIN = {
@@ -39,17 +31,12 @@ PLAIN = {
 
 
 def loaded(name):
-    """The config; ends the process with one line where it cannot be had in PyTorch."""
-    from ambdiff import command
-    from ambdiff.errors import UserError
-
-    try:
-        config = command.parse_config(name)
-    except UserError as error:
-        sys.exit(command.fail(error))
+    """The config; ends the process in one line where its network cannot be had in PyTorch."""
+    config = turns.config_of(name)
     for field, value in PLAIN.items():
         if config.model[field] != value:
-            sys.exit(command.fail(f'config.model.{field}={config.model[field]}: this comparison knows {value} only'))
+            print(f'config.model.{field}={config.model[field]}: this comparison knows {value} only', file=sys.stderr)
+            sys.exit(2)
     return config
 
 
@@ -132,8 +119,8 @@ def theirs(config, x, shares, folder, compiled):
     return run, {'parameters': parameters, 'version': f'torch {torch.__version__}', 'apart': apart}
 
 
-def work(arguments):
-    """One side's process: says that it is ready, then takes a step for every line that it is sent."""
+def side(arguments):
+    """One side's program, which takes a step a turn."""
     config = loaded(arguments.config)
     x, shares = batch_of(config, arguments.batch or config.train.batch_size)
     if arguments.side == 'ours':
@@ -142,38 +129,25 @@ def work(arguments):
         run, said = theirs(config, x, shares, arguments.folder, arguments.compile)
     for _ in range(2):
         run()
-    print(json.dumps(said | {'batch': len(x)}), flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        run()
-        print(time.perf_counter() - began, flush=True)
-
-
-def start(side, arguments, folder):
-    """(the process of a side, what it said when it was ready)."""
-    command = [sys.executable, __file__, f'--side={side}', f'--folder={folder}', f'--config={arguments.config}']
-    command += [f'--batch={arguments.batch}', *(['--compile'] if arguments.compile else [])]
-    environment = os.environ | {'PYTHONPATH': str(ROOT)} | (MALLOC if side == 'theirs' else {})
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    if not line:
-        sys.exit(f'the process of {side} ended before its first step')
-    return process, json.loads(line)
+    return lambda _: run(), said | {'batch': len(x)}
 
 
 def compare(arguments):
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:
-        sides = {side: start(side, arguments, folder) for side in ('ours', 'theirs')}
-        seconds = {side: [] for side in sides}
+        shared = [f'--folder={folder}', f'--config={arguments.config}', f'--batch={arguments.batch}']
+        shared += ['--compile'] if arguments.compile else []
+        program = lambda name, more: turns.Program([__file__, f'--side={name}', *shared], more)
+        # Ours leaves the weights that theirs takes.
+        sides = {'ours': program('ours', {})}
+        sides['theirs'] = program('theirs', turns.MALLOC)
+        seconds = {name: [] for name in sides}
         for _ in range(arguments.rounds):
-            for side, (process, _) in sides.items():
-                print('go', file=process.stdin, flush=True)
-                seconds[side].append(float(process.stdout.readline()))
-        for process, _ in sides.values():
-            process.stdin.close()
-            process.wait()
-    (_, us), (_, them) = sides['ours'], sides['theirs']
+            for name, one in sides.items():
+                seconds[name].append(one.take())
+        for one in sides.values():
+            one.close()
+    us, them = sides['ours'].ready, sides['theirs'].ready
     if us['parameters'] != them['parameters'] or them['apart'] > 1e-3:
         counts = f'{us["parameters"]} and {them["parameters"]} parameters'
         sys.exit(f'not the same network: {counts}, outputs {them["apart"]:.1e} of their size apart')
@@ -181,9 +155,9 @@ def compare(arguments):
         f'{arguments.config}: {us["parameters"]:,} parameters each, outputs {them["apart"]:.0e} of their size apart, '
         f'batch {us["batch"]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds'
     )
-    for side, said in (('ours', us), ('theirs', them)):
-        median, low, high = statistics.median(seconds[side]), min(seconds[side]), max(seconds[side])
-        how = f'{said["version"]}{" compiled" if side == "theirs" and arguments.compile else ""}'
+    for name, said in (('ours', us), ('theirs', them)):
+        median, low, high = statistics.median(seconds[name]), min(seconds[name]), max(seconds[name])
+        how = f'{said["version"]}{" compiled" if name == "theirs" and arguments.compile else ""}'
         print(f'{how:24} {us["batch"] / median:8.1f} images/s, a step {median:.3f} s ({low:.3f} to {high:.3f})')
     ratios = sorted(b / a for a, b in zip(seconds['ours'], seconds['theirs'], strict=True))
     quarter = len(ratios) // 4
@@ -195,20 +169,17 @@ def compare(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--config', default=str(ROOT / 'configs' / 'lidc.py') + ':small')
+    parser.add_argument('--config', default=str(turns.ROOT / 'configs' / 'lidc.py') + ':small')
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--batch', type=int, default=0, help="default: the config's")
     parser.add_argument('--compile', action='store_true')
     parser.add_argument('--side', choices=('ours', 'theirs'), help=argparse.SUPPRESS)
     parser.add_argument('--folder', type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if importlib.util.find_spec('torch') is None:
-        print('against_torch.py: PyTorch is not installed: pip install torch (the CPU build will do)', file=sys.stderr)
-        sys.exit(2)
+    turns.needs_torch('against_torch.py')
     if arguments.side:
-        work(arguments)
+        turns.serve(lambda: side(arguments))
     else:
-        sys.path.insert(0, str(ROOT))
         loaded(arguments.config)
         compare(arguments)
 
