@@ -4,6 +4,10 @@ The network is replaced by one that marks what is bright, sample 0 nothing: then
 """
 
 import csv
+import os
+import shutil
+import subprocess
+import sysconfig
 
 import highdicom
 import nibabel
@@ -189,6 +193,20 @@ def test_dicom_is_followed_in_its_own_world_and_its_segments_hold_all_slices(wei
     marked = [f'1.2.4.{z + 1}' for z in range(9) if mask[z].any()]
     frames = segmentation.get_pixels_by_source_instance(marked, segment_numbers=[1])
     np.testing.assert_array_equal(frames[..., 0] > 0, mask[mask.any((1, 2))])
+    labels = nibabel.load(tmp_path / 'out/in/answers.nii.gz')
+    shown = np.asarray(labels.dataobj).T
+    np.testing.assert_array_equal(shown == 1, mask)
+    assert shown.max() == 1
+    # As 3D Slicer reads it: a program of its own, in C++.
+    reader = shutil.which('segimage2itkimage', path=f'{sysconfig.get_path("scripts")}:{os.environ["PATH"]}')
+    if not reader:
+        pytest.skip('dcmqi is not installed: the segmentation was read by highdicom alone')
+    places = ['--inputDICOM', tmp_path / 'out/in/segmentation.dcm', '--outputDirectory', tmp_path]
+    subprocess.run([reader, *places, '--outputType', 'nii', '--prefix', 'read'], check=True, capture_output=True)
+    theirs = nibabel.load(tmp_path / 'read-1.nii.gz')
+    to = np.linalg.inv(theirs.affine) @ labels.affine
+    index = np.rint(nibabel.affines.apply_affine(to, np.argwhere(shown.T == 1))).astype(int)
+    assert len(index) == np.count_nonzero(theirs.get_fdata()) and theirs.get_fdata()[tuple(index.T)].all()
     with pytest.raises(UserError, match=r'\(LPS\) lies outside the image: in pixels it is 20,18,-40'):
         points.to_volume(points.Millimetres(-26, -37.4, 0), Volume(np.zeros((9, 40, 44, 1)), 'dicom', affine=_RAS))
 

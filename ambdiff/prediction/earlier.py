@@ -22,7 +22,7 @@ from ambdiff.text import printable
 FORMAT = 'ambdiff prediction 5'
 TABLE = 'predictions.csv'
 _OURS = re.compile(
-    r'(samples(_\d+)?|probability|disagreement)\.(png|tif|nii\.gz)|segmentation\.dcm|summary\.json|index\.html'
+    r'(samples(_\d+)?|probability|disagreement|answers)\.(png|tif|nii\.gz)|segmentation\.dcm|summary\.json|index\.html'
 )
 _JUNK = ('.DS_Store', 'Thumbs.db', 'desktop.ini')
 _LARGEST = 1 << 26  # bytes of a summary

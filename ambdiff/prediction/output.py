@@ -5,6 +5,7 @@ A result's folder is filled under a temporary name and then renamed: it is there
   samples.nii.gz          NIfTI and DICOM: uint8, the file's own axes, the last axis N      samples_00.png .. pictures
   probability.nii.gz      float32, share of the samples that mark a voxel                   probability.png, 255 = 1
   disagreement.nii.gz     float32, entropy in bits                                          disagreement.png, 255 = most
+  answers.nii.gz          uint8, the number of the answer that marks a voxel, 0 where none does
   segmentation.dcm        DICOM only: one segment an answer
   summary.json            what the samples say, and what they were made with
   index.html              the result as a page
@@ -99,7 +100,8 @@ def _write_masks(folder: pathlib.Path, prediction: Result) -> list[str]:
         for name, measure in maps.items():
             plane = lambda _, z, measure=measure: measure(samples.on_slice(z)) if z in samples.slices else None
             nifti.write(folder / f'{name}.nii.gz', volume, np.float32, plane)
-        return ['samples.nii.gz', *(f'{name}.nii.gz' for name in maps)]
+        nifti.write(folder / 'answers.nii.gz', volume, np.uint8, lambda _, z: _answers(prediction, z))
+        return ['samples.nii.gz', *(f'{name}.nii.gz' for name in (*maps, 'answers'))]
     suffix = '.png' if samples.shape[1] == 1 else '.tif'
     names = []
     digits = max(2, len(str(len(samples) - 1)))
@@ -113,6 +115,21 @@ def _write_masks(folder: pathlib.Path, prediction: Result) -> list[str]:
         names.append(f'{name}{suffix}')
         _write_picture(folder / names[-1], np.rint(prediction.map_of(measure) / most * 255).astype(np.uint8))
     return names
+
+
+def _answers(prediction: Result, z: int) -> np.ndarray | None:
+    """Which answer marks each pixel of a slice, [H, W] uint8: 1 the most frequent, .. in the order of `modes`, 0 none.
+
+    Answers lie within each other: where several mark a pixel the smallest of them shows, so that none hides another.
+    """
+    counted, groups = prediction.counted, prediction.whole.groups
+    if z not in counted.slices:
+        return None
+    labels = np.zeros(counted.shape[2:], np.uint8)
+    size = lambda number: -int(counted[groups[number].medoid].astype(bool).sum())
+    for number in sorted(range(min(len(groups), 255)), key=size):
+        labels[counted.plane(groups[number].medoid, z) > 0] = number + 1
+    return labels
 
 
 def _write_picture(path: pathlib.Path, pages: np.ndarray) -> None:

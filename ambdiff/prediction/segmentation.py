@@ -48,7 +48,7 @@ def write(
     segments = [
         SegmentDescription(
             segment_number=number,
-            segment_label=f'{mode.share:.0%}: {text}'[:64],
+            segment_label=f'{mode.share:.0%}: {text}'.replace('³', '^3')[:64],  # the source's characters may be ASCII
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=codes.SCT.Lesion,
             algorithm_type='AUTOMATIC',
@@ -82,6 +82,7 @@ def write(
                 content_label='PLAUSIBLE_MASKS',
                 omit_empty_frames=False,
             )
+            segmentation.ContentCreatorName = ''  # readers want it, though nobody created it
             segmentation.save_as(path)
     except Exception as error:  # highdicom names no type for what a header may lack
         raise UserError(
