@@ -11,19 +11,15 @@ files beside it, and the number of devices. The config comes with the weights.
 import argparse
 import contextlib
 import dataclasses
-import errno
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 # All else is imported once the flags are known to be good and interruptions are told in one line.
 from ambdiff import signals
 from ambdiff.errors import UserError
 from ambdiff.text import printable
-
-# Where one result meets them, so does every other.
-_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,6 +73,11 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     )
     add('--everywhere', action='store_true', help='sample also the tiles of a CT that show nothing of the body')
     add(
+        '--shared',
+        action='store_true',
+        help='other processes, on any hosts, with the same command share the output: each case is made by one of them',
+    )
+    add(
         '--screen',
         type=float,
         nargs='?',
@@ -102,58 +103,6 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     return flags
 
 
-class _Output:
-    """The folder of a run: what is done there, and what is not."""
-
-    def __init__(self, folder: pathlib.Path, say: Callable[[str], None]):
-        self.folder, self.say = folder, say
-        self.done: dict[str, str] = {}  # the folder of a result: its title
-        self.failed: dict[str, str] = {}  # title: reason
-        self.broken: OSError | None = None
-
-    def write(self, prediction) -> None:
-        """Writes a result; what no other result could be written with either is `broken`."""
-        from ambdiff.prediction import output
-        from ambdiff.prediction.unfinished import Unfinished
-
-        try:
-            notes = output.save(prediction, self.folder / prediction.name)
-        except OSError as error:
-            if error.errno in _NO_OUTPUT:
-                self.broken = error
-            raise
-        for note in notes:
-            self.say(f'ambdiff: {prediction.title}: {note}')
-        Unfinished(self.folder, prediction.name, prediction.settings).remove()
-        self.done[prediction.name] = prediction.title
-
-    def fault(self, title: str, reason: str) -> None:
-        """Names what could not be predicted; the rest goes on."""
-        self.failed[title] = reason
-        self.say(f'ambdiff: {reason}')
-
-    def close(self, items: Iterable) -> None:
-        """Writes what lists all results, of earlier runs as well; items: all of this run's input."""
-        from ambdiff.prediction import earlier, output, page
-
-        results, doubtful = earlier.below(self.folder)
-        place = lambda result: result.folder.relative_to(self.folder).as_posix()
-        names, there = {item.title: item.name for item in items}, {place(result) for result in results}
-        for name in [name for name in self.done if name not in there]:
-            title = self.done.pop(name)
-            self.fault(title, f'{title}: its result {name} was removed or changed during the run')
-        # An image that got another folder, since a file of its name came beside it, is listed once.
-        listed = [result for result in results if names.get(result.summary['input'], place(result)) == place(result)]
-        output.write_predictions(self.folder, listed, self.failed)
-        page.write_index(self.folder, listed, self.failed)
-        if left := [name for name in doubtful if name not in names.values()]:
-            some = f'{", ".join(left[:3])}{" .." if len(left) > 3 else ""}'
-            self.say(
-                f'ambdiff: damaged, changed or of another version, and left out of the page: {some}; predict again or '
-                'remove it'
-            )
-
-
 def predict(flags: argparse.Namespace) -> int:
     """Predicts what the flags name; returns the exit status: 0, or 2 where a case failed.
 
@@ -177,8 +126,10 @@ def predict(flags: argparse.Namespace) -> int:
         import tqdm
 
         from ambdiff.command import fail, keep_compiled
+        from ambdiff.prediction import claims as claims_lib
         from ambdiff.prediction import earlier, failure, flow
         from ambdiff.prediction.crop_sampler import SCREEN_SAMPLES, CropSampler
+        from ambdiff.prediction.outcome import Outcome
         from ambdiff.prediction.result import Settings
         from ambdiff.prediction.watch import Forecast
     keep_compiled()
@@ -196,8 +147,9 @@ def predict(flags: argparse.Namespace) -> int:
     dearer = 0.0
     if settings.screen is not None:
         dearer = sampler.evaluations * settings.num_samples / (model.screener().evaluations * SCREEN_SAMPLES)
-    with earlier.writing(folder, items), tqdm.tqdm(unit='crop', desc='predicting') as bar:
-        output = _Output(folder, lambda line: bar.write(printable(line), file=sys.stderr))
+    writing = claims_lib.sharing if flags.shared else earlier.writing
+    with writing(folder, items) as claims, tqdm.tqdm(unit='crop', desc='predicting') as bar:
+        output = Outcome(folder, lambda line: bar.write(printable(line), file=sys.stderr))
         watch = Forecast(bar, output.say, len(items), sampler.chunk, dearer)
         for line in found.skipped:
             output.say(f'ambdiff: {line}')
@@ -205,15 +157,30 @@ def predict(flags: argparse.Namespace) -> int:
             output.fault(printable(source), f'{printable(source)}: {reason}')
 
         def images() -> Iterator:
-            for item in items.values():
-                image = failure.guarded(
-                    item, 'read', lambda item=item: _plan(item, model, settings, chosen, output, images_read)
-                )
-                if image is not None:
-                    yield image
-                else:
-                    output.done[item.name] = item.title
-                    watch.ended(item)
+            left = list(items.values())
+            while left:
+                others = []
+                for item in left:
+                    if reason := claims and claims.failed(item.name):
+                        output.fault(item.title, reason)
+                        watch.ended(item)
+                    elif claims and not claims.take(item.name):
+                        others.append(item)
+                    elif image := failure.guarded(
+                        item, 'read', lambda item=item: _plan(item, model, settings, chosen, output, images_read)
+                    ):
+                        yield image
+                    else:
+                        end(item.name)
+                        watch.ended(item)
+                if left := others:
+                    yield None  # what was taken is made before others are waited for
+                    claims_lib.wait()
+
+        def end(name: str) -> None:
+            output.done[name] = items[name].title
+            if claims:
+                claims.release(name)
 
         try:
             for given in flow.predictions(model, settings, images(), watch):
@@ -224,6 +191,10 @@ def predict(flags: argparse.Namespace) -> int:
                     raise output.broken
                 if given:
                     output.fault(given.item.title, given.reason)
+                    if claims:
+                        claims.fail(given.item.name, given.reason)
+                else:
+                    end(item.name)
         except BaseException:
             with contextlib.suppress(OSError):  # of the same kind
                 output.close(found.inputs)
@@ -284,7 +255,7 @@ def _first_sound(items, chosen, folder: pathlib.Path, channels: int, num_classes
     raise UserError(reasons[0] if len(reasons) == 1 else f'none of {len(reasons)} cases can be predicted; {reasons[0]}')
 
 
-def _plan(item, model, settings, chosen, output: _Output, images_read: dict):
+def _plan(item, model, settings, chosen, output, images_read: dict):
     """An image read and cut into crops; None where its result is there already."""
     from ambdiff.prediction import earlier, flow
     from ambdiff.prediction.unfinished import Unfinished

@@ -79,10 +79,10 @@ def test_predict_passes_every_flag_on_and_says_which_weights_are_the_default(els
     assert (flags.num_samples, flags.num_steps, flags.seed) == (4, 3, 5)
     assert flags.checkpoint == str(packaged.weights('lidc_small')) and 'lidc_small' in done.stderr
     assert flags.smallest_part == 1 and not flags.anonymise
-    done = invoke(
-        'predict', 'a.dcm', '--checkpoint=lidc_small', '--anonymise', '--smallest_part=5', '--screen', '--everywhere'
-    )
-    assert seen[1].anonymise and seen[1].smallest_part == 5 and seen[1].screen == 0 and seen[1].everywhere
+    more = ('--anonymise', '--smallest_part=5', '--screen', '--shared', '--everywhere')
+    done = invoke('predict', 'a.dcm', '--checkpoint=lidc_small', *more)
+    given = seen[1]
+    assert given.anonymise and given.smallest_part == 5 and given.screen == 0 and given.shared and given.everywhere
     assert seen[1].num_steps is None and seen[1].num_samples == 16 and 'default' not in done.stderr
 
 

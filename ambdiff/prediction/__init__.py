@@ -11,5 +11,6 @@
   write   output.py        files in the image's own geometry (nifti.py, segmentation.py, page.py)
 
 flow.py leads images through them, watch.py tells how far they are, unfinished.py keeps what a kill would cost;
-earlier.py knows what lies in an output already. The command is ambdiff.predict.
+earlier.py knows what lies in an output already, claims.py who is at work in it, outcome.py lists it. The command is
+ambdiff.predict.
 """

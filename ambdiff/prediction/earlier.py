@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from ambdiff import files
 from ambdiff.errors import UserError
+from ambdiff.prediction import claims
 from ambdiff.text import printable
 
 FORMAT = 'ambdiff prediction 5'
@@ -174,7 +175,9 @@ def writing(output: pathlib.Path, names: Iterable[str]) -> Iterator[None]:
       UserError: another run holds it.
       OSError: it cannot be written.
     """
-    with files.held(output, f'--output={output} is being written by another run; wait or name another'):
+    with files.held(output, claims.busy(output)):
+        if claims.shared(output):
+            raise UserError(claims.busy(output))
         for parent in {(output / name).parent for name in names} - {output}:
             files.tidy(parent)
         yield

@@ -112,9 +112,16 @@ def plan(
 
 
 def predictions(
-    model: CropSampler, settings: Settings, images: Iterable[Planned | Failure], watch: Watch | None = None
+    model: CropSampler, settings: Settings, images: Iterable[Planned | Failure | None], watch: Watch | None = None
 ) -> Iterator[Result | Failure]:
-    """What the model's samples say of each image, in order; failures as they come. watch: is told how far they are."""
+    """What the model's samples say of each image, in order; failures as they come.
+
+    Args:
+      model: the weights.
+      settings: how the samples are made.
+      images: as they come; None: the next may take long, so those before it are not to wait for it.
+      watch: is told how far they are.
+    """
     watch = watch or Watch()
     chunk = model.sampler(settings).chunk
     waiting: collections.deque[_UnderWay] = collections.deque()
@@ -123,6 +130,11 @@ def predictions(
         if isinstance(image, Failure):
             watch.ended(image.item)
             yield image
+            continue
+        if image is None:
+            _sample(model, settings, crops, watch)
+            crops.clear()
+            yield from _finished(waiting, model, settings, watch)
             continue
         way = _UnderWay(image, model, settings)
         waiting.append(way)

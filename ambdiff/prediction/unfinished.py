@@ -74,3 +74,5 @@ class Unfinished:
     def remove(self) -> None:
         """Forgets them: the case is done."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are kept there
+            self._folder.parent.rmdir()

@@ -69,6 +69,7 @@ from ambdiff.cli import names, style
     help='Connected parts of fewer pixels do not count for answers, areas and empty shares.',
 )
 @click.option('--everywhere', is_flag=True, help='Sample also the tiles of a CT that show nothing of the body.')
+@click.option('--shared', is_flag=True, help='Other processes, on any hosts, share DIR: each case is made by one.')
 @click.option(
     '--screen',
     type=click.FloatRange(0, 1, max_open=True),
@@ -91,6 +92,7 @@ def command(
     seed,
     everywhere,
     screen,
+    shared,
 ) -> int:
     """Sample plausible masks of INPUT: a PNG, JPEG, TIFF, NIfTI or DICOM file, or a folder of them.
 
@@ -109,5 +111,6 @@ def command(
     flags += [f'--num_steps={num_steps}'] if num_steps else []
     flags += ['--anonymise'] if anonymise else []
     flags += [f'--screen={screen}'] if screen is not None else []
+    flags += ['--shared'] if shared else []
     flags += ['--everywhere'] if everywhere else []
     return predict.main([*flags, *(f'--input={path}' for path in inputs)])
