@@ -121,7 +121,7 @@ def test_weights_lists_what_comes_along(elsewhere):
     for name in packaged.weights_names():
         assert name in done.output
     assert (
-        'a mask costs  0.5 network evaluations' in done.output
+        'a mask costs  0.125 network evaluations' in done.output
         and 'LIDC-IDRI' in done.output
         and '64 x 64' in done.output
     )
