@@ -188,3 +188,6 @@ def keep_compiled() -> None:
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
         jax.config.update('jax_compilation_cache_dir', str(cache / 'ambdiff' / 'jax'))
+    if not os.environ.get('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+        # JAX keeps only what took a second: a fast machine would compile a sampler of less at every start.
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

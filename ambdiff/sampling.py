@@ -1,8 +1,9 @@
 """Sampling: N masks for any number of images, in chunks of one compiled shape, on this process's devices."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import ml_collections
@@ -29,6 +30,20 @@ def _folded(key: jax.Array, rows: jax.Array) -> jax.Array:
 def seeded_keys(seed: np.uint32, rows: np.ndarray) -> jax.Array:
     """`image_keys` of jax.random.key(seed): one small program instead of several, of which each is compiled."""
     return _folded(jax.random.key(seed), rows)
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[[], object] | None) -> Iterator[None]:
+    """Does the work in a thread of its own during the block, which ends when both have.
+
+    Two threads must not import the same package at once: each may see the other's modules half made.
+    """
+    thread = threading.Thread(target=work)  # of no work: it ends at once
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 class Sampler:
@@ -82,7 +97,8 @@ class Sampler:
     ) -> np.ndarray:
         """Images [n, H, W, C], each with its key of keys [n] (`image_keys`) -> [n, N, H, W]; adds to `seconds`.
 
-        meanwhile: called in a thread of its own while a program is compiled, which needs no Python.
+        meanwhile: called in a thread of its own while a program is compiled, which needs no Python; it has ended when
+        the first masks are sampled.
 
         Raises:
           NotFinite: the network's output for an image is not finite; it says which, by `names` [n] if given.
@@ -98,9 +114,8 @@ class Sampler:
             chunk = jax.device_put((images[index], of_keys[index]), self._split)
             if size not in self._compiled:
                 lowered = self._sample.lower(weights, *chunk)
-                if meanwhile:
-                    threading.Thread(target=meanwhile).start()
-                self._compiled[size] = lowered.compile()
+                with _beside(meanwhile):
+                    self._compiled[size] = lowered.compile()
             began = time.perf_counter()
             seen, masks = self._compiled[size](weights, *chunk)
             samples.append(np.asarray(masks))
