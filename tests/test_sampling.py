@@ -41,7 +41,7 @@ def test_what_is_done_while_a_program_is_compiled_has_ended_before_masks_are_giv
     images, done = np.zeros((1, tiny.SIZE, tiny.SIZE, 1), np.float32), []
 
     def slow():
-        time.sleep(5)  # longer than a program this small takes to be compiled
+        time.sleep(2)  # longer than a program this small takes to be compiled
         done.append(threading.current_thread())
 
     sampling.Sampler(config, method, mesh)(
