@@ -31,7 +31,8 @@ def default(method: str = 'cimd') -> ConfigDict:
     data.build_dir = 'data'  # where builders write
     data.image_size = 128  # pixels, height = width
     data.fit = 'crop'  # other sizes: 'crop' (centre crop, or padding) or 'resize'
-    data.channels = 1  # image channels
+    data.channels = 1  # image channels that the network sees
+    data.neighbours = 0  # k > 0, volumes: the k slices on either side as channels too, (2 k + 1) x the image's own
     data.num_raters = 4  # masks an image; a case with fewer has the rest marked missing
     data.num_classes = 1  # 1: foreground or not; K > 1: masks are label maps of 0 (background) .. K
     data.intensity = 'hu_window'  # stored values to [0, 1]: 'hu_window', 'percentile', 'b_mode' or 'full_range'

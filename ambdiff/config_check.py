@@ -5,6 +5,7 @@ A method checks its own (methods/kit/fields.py, and its `create`).
 
 import ml_collections
 
+from ambdiff.data.files import neighbours
 from ambdiff.data.files.intensity import KINDS
 from ambdiff.data.pattern.presets import pattern_of
 from ambdiff.errors import UserError
@@ -32,6 +33,7 @@ _RANGES = {
     'model.dropout': (0, 0.99),
     'data.image_size': (1, 16384),
     'data.channels': (1, 1024),
+    'data.neighbours': (0, 100),
     'data.num_raters': (1, 10_000),
     'data.num_classes': (1, 254),
     'data.hu_window': (-1e6, 1e6),
@@ -97,6 +99,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError('config.diffusion.mask_range is a pair (low, high)')
     if not 1 <= len(config.model.channel_mult) <= 10:
         raise UserError('config.model.channel_mult needs one number a level, for 1 to 10 levels')
+    neighbours.check(config.data)
     if config.data.pattern:
         pattern_of(config.data.pattern)
     window = config.data.hu_window

@@ -116,7 +116,7 @@ def _evaluate(config, largest, folder, mesh, method, source, weights, step, warn
     key = jax.random.fold_in(jax.random.key(config.seed), streams.EVALUATION)
     keys = sampling.image_keys(key, keyed_by[rows])
     made = sampler(weights, cases.images, keys, progress=hosts.is_main(), names=cases.names)
-    cases, made = cases_lib.gather(cases, made, len(chosen))
+    cases, made = cases_lib.gather(cases_lib.shown(cases, config.data.neighbours), made, len(chosen))
     if not hosts.is_main():
         hosts.barrier('evaluation is written')
         return {}

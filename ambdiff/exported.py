@@ -74,6 +74,7 @@ def facts(config: ml_collections.ConfigDict, name: str, step: int, platforms: Se
         'notice': sources.notice(data),
         'image_size': data.image_size,
         'channels': data.channels,
+        'neighbours': data.neighbours,
         'num_classes': data.num_classes,
         'num_samples': config.sample.num_samples,
         'spacing_mm': data.spacing or None,

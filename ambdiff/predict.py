@@ -221,10 +221,13 @@ def _of_weights(flags: argparse.Namespace) -> tuple[int, int] | None:
     found = weights_place.said(flags.checkpoint, 'data.channels', 'data.num_classes', 'diffusion.num_steps')
     if found is None:
         return None
-    *of_images, steps = found
+    channels, num_classes, steps = found
+    slices = 2 * (weights_place.said(flags.checkpoint, 'data.neighbours') or [0])[0] + 1
+    if channels % slices:
+        return None
     if flags.num_steps and flags.num_steps > steps:
         raise UserError(f'--num_steps={flags.num_steps} is more than the {steps} steps of the weights')
-    return tuple(of_images)
+    return channels // slices, num_classes
 
 
 def _first_sound(items, chosen, folder: pathlib.Path, channels: int, num_classes: int) -> dict:
@@ -257,6 +260,7 @@ def _first_sound(items, chosen, folder: pathlib.Path, channels: int, num_classes
 
 def _plan(item, model, settings, chosen, output, images_read: dict):
     """An image read and cut into crops; None where its result is there already."""
+    from ambdiff.data.files import neighbours
     from ambdiff.prediction import earlier, flow
     from ambdiff.prediction.unfinished import Unfinished
 
@@ -265,7 +269,7 @@ def _plan(item, model, settings, chosen, output, images_read: dict):
     if earlier.claim(output.folder / item.name, follows_from):
         return None
     volume = images_read.pop(item.name, None)
-    volume = item.read(model.config.data.channels) if volume is None else volume
+    volume = item.read(neighbours.own_channels(model.config.data)) if volume is None else volume
     image = flow.plan(item, volume, model, settings, points, follows_from)
     image = dataclasses.replace(image, unfinished=Unfinished(output.folder, item.name, follows_from))
     for note in image.plan.notes:

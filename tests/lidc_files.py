@@ -198,6 +198,7 @@ def settings(small, build_dir, **changes):
         'num_raters': 4,
         'num_classes': 1,
         'channels': 1,
+        'neighbours': 0,
     }
     return ml_collections.ConfigDict(fields | changes)
 

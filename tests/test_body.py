@@ -9,7 +9,13 @@ from ambdiff.data.files.volume import Volume
 from ambdiff.prediction import body, crops
 
 DATA = types.SimpleNamespace(
-    image_size=16, channels=1, num_classes=1, intensity='hu_window', hu_window=(-1000.0, 400.0), spacing=0.0
+    image_size=16,
+    channels=1,
+    num_classes=1,
+    intensity='hu_window',
+    hu_window=(-1000.0, 400.0),
+    spacing=0.0,
+    neighbours=0,
 )
 
 

@@ -23,6 +23,7 @@ def settings(path, **changes):
         'num_raters': 4,
         'num_classes': 1,
         'channels': 1,
+        'neighbours': 0,
     }
     return ml_collections.ConfigDict(fields | changes)
 

@@ -260,3 +260,25 @@ def test_a_split_too_large_for_memory_gives_the_same_examples(small, built_dir, 
     for row in range(len(kept)):
         for name in kept[row]:
             np.testing.assert_array_equal(kept[row][name], lazy[row][name])
+
+
+def test_slices_on_either_side_are_cut_at_the_same_place_in_the_order_of_prediction(small, tmp_path):
+    edges = 0
+    for _, record, found in records(settings(small, tmp_path, channels=5, neighbours=2)):
+        series, z = record['series'].decode(), float(record['z'])
+        heights = sorted(height for one, height in small.hu if one == series)
+        place = heights.index(z)
+        near = [heights[min(max(place + step, 0), len(heights) - 1)] for step in range(-2, 3)]
+        orientation = np.array(pydicom.dcmread(small.path[series, z]).ImageOrientationPatient, float)
+        if np.cross(orientation[:3], orientation[3:])[2] < 0:  # a series is read along the normal of its slices
+            near = near[::-1]
+        row, column = record['corner'].astype(int)
+        expected = np.stack([small.hu[series, height][row : row + 64, column : column + 64] for height in near], -1)
+        np.testing.assert_array_equal(record['image'], expected)
+        np.testing.assert_allclose(found['image'], np.clip((expected + 1000) / 1400, 0, 1), atol=1e-6)
+        edges += len(set(near)) < 5
+    assert edges
+    resampled = settings(small, tmp_path, channels=3, neighbours=1, spacing=0.5)
+    plain = {r['case']: r['image'] for _, r, _ in records(settings(small, tmp_path, spacing=0.5))}
+    for _, record, _ in records(resampled):
+        np.testing.assert_array_equal(record['image'][..., 1], plain[record['case']])

@@ -271,3 +271,18 @@ def test_tensorflow_datasets_builds_it_from_manual_dir(tree, tmp_path):
     record = builder.as_data_source(split='training01')[0]
     assert record['image'].shape == (64, 64, 4) and record['masks'].shape == (2, 64, 64)
     np.testing.assert_array_equal(record['spacing'], np.float32([2, 2]))
+
+
+def test_slices_on_either_side_are_channels_too(tree, tmp_path):
+    source = sources.open_source(settings(tree, tmp_path, channels=12, neighbours=1), 'test')
+    assert len(source)
+    places = set()
+    for row in range(len(source)):
+        found = source[row]
+        subject, visit, z = found['case'].split('_')
+        values = scans.read_visit(files_of(tree, subject, visit))[0].values
+        z = int(z[1:])
+        beside = np.concatenate([values[max(z - 1, 0)], values[z], values[min(z + 1, len(values) - 1)]], -1)
+        np.testing.assert_allclose(found['image'], beside[4:36, 2:34], atol=1e-5)
+        places.add(z)
+    assert {SIZE[2] - 1, SIZE[2] - 3} <= places  # the last slice and one within

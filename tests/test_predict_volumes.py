@@ -14,7 +14,9 @@ from ambdiff.prediction.crop_sampler import CropSampler
 from ambdiff.prediction.inputs import Input
 from ambdiff.prediction.result import Settings
 
-DATA = types.SimpleNamespace(image_size=16, intensity='full_range', hu_window=(-1000.0, 400.0), spacing=0.0)
+DATA = types.SimpleNamespace(
+    image_size=16, intensity='full_range', hu_window=(-1000.0, 400.0), spacing=0.0, neighbours=0
+)
 
 
 def small_chunks(size):

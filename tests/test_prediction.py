@@ -18,7 +18,13 @@ NAN = (np.nan, np.nan, np.nan)
 
 
 def data(size=16, **more):
-    fields = {'image_size': size, 'intensity': 'full_range', 'hu_window': (-1000.0, 400.0), 'spacing': 0.0}
+    fields = {
+        'image_size': size,
+        'intensity': 'full_range',
+        'hu_window': (-1000.0, 400.0),
+        'spacing': 0.0,
+        'neighbours': 0,
+    }
     return types.SimpleNamespace(**fields | more)
 
 

@@ -25,7 +25,7 @@ def volume(given: ArrayLike, name: str, data, scaled: bool, spacing: tuple[float
     """The image as one slice.
 
     Args:
-      given: [H, W] or [H, W, C].
+      given: [H, W] or [H, W, C]; of weights with config.data.neighbours = k the 2 k + 1 slices along C.
       name: the caller's name for it, for what is told.
       data: the data group of the weights' config.
       scaled: whether the values are in [0, 1], else as stored.
@@ -107,6 +107,11 @@ def _check_scaled(image: np.ndarray, name: str, data) -> None:
 
 
 def _check_stored(image: np.ndarray, name: str, data) -> None:
+    if data.neighbours and data.intensity in ('percentile', 'b_mode'):
+        raise UserError(
+            f'{name} is one slice and those beside it, and the weights scale by percentiles of what they are from: '
+            'give the file to model.predict, or values in 0 to 1 with scaled=True'
+        )
     low, high = float(image.min()), float(image.max())
     cure = ''
     if data.intensity == 'hu_window':

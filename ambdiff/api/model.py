@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from ambdiff import methods, packaged
 from ambdiff.api import choices, images
 from ambdiff.api.prediction import Prediction
+from ambdiff.data.files import neighbours
 from ambdiff.errors import UserError
 from ambdiff.prediction import failure, flow, inputs, points
 from ambdiff.prediction.crop_sampler import CropSampler
@@ -238,7 +239,7 @@ class Model:
     def _read(self, item: Input, place, settings: Settings) -> flow.Planned:
         data = self._inner.config.data
         follows_from = flow.settings_of(item, self._inner, settings, place)
-        return flow.plan(item, item.read(data.channels), self._inner, settings, place, follows_from)
+        return flow.plan(item, item.read(neighbours.own_channels(data)), self._inner, settings, place, follows_from)
 
     def _planned(self, image, name: str, settings: Settings, place) -> flow.Planned:
         follows_from = {

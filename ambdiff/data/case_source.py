@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ambdiff.data import example, source
+from ambdiff.data.files import neighbours
 from ambdiff.data.files.values import Read
 from ambdiff.errors import UserError
 
@@ -179,8 +180,10 @@ class Source(source.Source):
         case, patient, z = self._entries[index]
         read = self._read(case)
         name = case.name if z is None else f'{case.name}_z{z:03d}'
-        image, masks = (part[z or 0] for part in (read.image, read.masks))
-        where = str(self._root / case.name)
+        where, masks = str(self._root / case.name), read.masks[z or 0]
+        if len(read.image) == 1:
+            neighbours.none(where, self._data)
+        image = neighbours.stacked(read.image, z or 0, self._data.neighbours, len(read.image))
         slots, present = example.padded(where, masks, self._data.num_raters)
         made = example.make(
             image,

@@ -27,6 +27,7 @@ _EQUAL = 3  # faults that are told as one; the page lists each
 def examine(data) -> tuple[dict, dict, list[str]]:
     """({split: its Survey}, {split: some examples}, faults, a line each) of the data that a config names."""
     from ambdiff.data import example, sources
+    from ambdiff.data.files import neighbours
     from ambdiff.data.source import Faulty
     from ambdiff.data.survey import Survey, leaks
 
@@ -51,7 +52,7 @@ def examine(data) -> tuple[dict, dict, list[str]]:
                 continue
             survey.add(found)
             if row in chosen:
-                pictures[split].append(found)
+                pictures[split].append(found | {'image': neighbours.own(found['image'], data.neighbours)})
         survey.findings = source.findings()
         faults |= dict.fromkeys(map(_line, survey.findings.faults))
         if survey.count:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ambdiff.config import default
 from ambdiff.data import built, example, source
 from ambdiff.data.example import SPLITS
+from ambdiff.data.files import neighbours
 from ambdiff.data.files.cases import Case
 from ambdiff.data.layouts import case_folder, pattern
 from ambdiff.errors import UserError
@@ -114,13 +115,15 @@ class Folder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         read = case.read(config.data)
         made, places = [], []
-        for frame, (image, masks) in enumerate(zip(read.image, read.masks, strict=True)):
+        if len(read.image) == 1:
+            neighbours.none(config.root / case.name, config.data)
+        for frame, masks in enumerate(read.masks):
             if len(read.image) > 1 and not (self.EVERY_SLICE or masks.any()):
                 continue
             places.append(frame if len(read.image) > 1 else -1)
             masks, present = example.padded(str(config.root / case.name), masks, config.data.num_raters)
             fitted = example.make(
-                image,
+                neighbours.stacked(read.image, frame, config.data.neighbours, len(read.image)),
                 masks,
                 case=case.name,
                 patient='',
@@ -210,7 +213,8 @@ def _built(make, root, data, split):
     cases, table = _sound(root, data)
     names = 'image_size', 'fit', 'channels', 'num_raters', 'num_classes', 'intensity', 'hu_window', 'spacing'
     files = [file for case in cases for file in case.files()]
-    settings = [data[n] for n in names] + [data.pattern] * bool(data.pattern)
+    # Fields that came later count where they are set, so that what was built before keeps its name.
+    settings = [data[n] for n in names] + [data[n] for n in ('pattern', 'neighbours') if data[n]]
     config = FolderConfig(
         name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, settings, table)}',
         root=root,

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from ambdiff.data.example import Example
+from ambdiff.data.files import neighbours
 from ambdiff.errors import UserError
 
 
@@ -127,11 +128,12 @@ class Faulty(UserError):
 
 
 def require_one(path: pathlib.Path, data: ml_collections.ConfigDict, *, classes: bool = True) -> None:
-    """Refuses more channels, and with `classes` more classes, than the one that a layout has.
+    """Refuses neighbours, more channels, and with `classes` more classes, than the one that a layout has.
 
     Raises:
       UserError: naming the field.
     """
+    neighbours.none(path, data)
     if data.channels != 1:
         raise UserError(f'config.data.channels is {data.channels}; {path} has 1 channel')
     if classes and data.num_classes != 1:

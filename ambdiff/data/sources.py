@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from ambdiff.data import example, splits
+from ambdiff.data.files import neighbours
 from ambdiff.data.source import Layout, Source
 from ambdiff.errors import UserError
 
@@ -123,9 +124,12 @@ def check(data: ml_collections.ConfigDict, split: str) -> None:
             f"config.data.pattern is read by no builder or by 'folder', and config.data.builder is '{data.builder}'; "
             "set --config.data.builder=''"
         )
+    neighbours.check(data)
     if not (builder := _builder(data)):
         _layout(data)
-    elif builder.files and not data.path:
+    elif not builder.files:
+        neighbours.none(f"config.data.builder '{data.builder}'", data)
+    elif not data.path:
         raise UserError(f'no data: config.data.path is empty; {builder.files}')
 
 

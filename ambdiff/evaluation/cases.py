@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ambdiff.data.files import neighbours
 from ambdiff.runtime import hosts
 
 
@@ -46,6 +47,11 @@ def load(source: Sequence[dict], indices: Sequence[int]) -> Cases:
     stack = lambda name: np.stack([e[name] for e in examples])
     texts = lambda name: [str(e[name]) for e in examples]
     return Cases(stack('image'), stack('masks'), stack('present'), texts('case'), texts('patient'), stack('spacing'))
+
+
+def shown(cases: Cases, k: int) -> Cases:
+    """The cases with the images themselves, without the k slices on either side that a network sees beside them."""
+    return dataclasses.replace(cases, images=neighbours.own(cases.images, k))
 
 
 def gather(cases: Cases, samples: np.ndarray, total: int) -> tuple[Cases, np.ndarray]:

@@ -28,7 +28,7 @@ class Validation:
         chosen = np.array(cases_lib.evenly_spaced(len(source), config.train.sample_images))
         self._rows, self._total = hosts.shard(len(chosen)), len(chosen)
         self._cases = cases_lib.load(source, chosen[self._rows])
-        self._num_classes = config.data.num_classes
+        self._num_classes, self._neighbours = config.data.num_classes, config.data.neighbours
         self._key = jax.random.fold_in(jax.random.key(config.seed), streams.VALIDATION)
         self._mesh = sharding.local_mesh()
         self._sampler = sampling.Sampler(config, methods.create(config), self._mesh)
@@ -38,7 +38,7 @@ class Validation:
         samples = self._sampler(
             sharding.local_copy(weights, self._mesh), self._cases.images, sampling.image_keys(self._key, self._rows)
         )
-        cases, samples = cases_lib.gather(self._cases, samples, self._total)
+        cases, samples = cases_lib.gather(cases_lib.shown(self._cases, self._neighbours), samples, self._total)
         if not hosts.is_main():
             return {}, b''
         scores, _ = metrics.per_class(cases.raters, samples, self._num_classes, self._sampler.draws, cases.present)

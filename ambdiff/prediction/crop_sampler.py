@@ -19,7 +19,7 @@ from ambdiff.text import printable
 SCREEN_SAMPLES = 16
 # Groups of the config that masks depend on.
 _MATTERS = ('model', 'diffusion', 'method', 'sample')
-_DATA = ('image_size', 'channels', 'num_classes', 'intensity', 'hu_window', 'spacing')
+_DATA = ('image_size', 'channels', 'neighbours', 'num_classes', 'intensity', 'hu_window', 'spacing')
 
 
 class CropSampler:

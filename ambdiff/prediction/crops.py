@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from ambdiff.data.files import neighbours
 from ambdiff.data.files.volume import Volume
 from ambdiff.errors import UserError
 from ambdiff.prediction import body, follow, samples, unlike, values
@@ -29,8 +30,8 @@ class Plan:
       shape: (slices, height, width) of the image.
       grid: (height, width) of a slice in the pixels that the weights were trained on.
       crop_size: height and width of a crop.
-      images: {slice: [H, W, C] float32 in [0, 1]} of the slices with crops, as the network is to see them, before
-        resampling.
+      images: {slice: [H, W, C] float32 in [0, 1]} of the slices with crops, before resampling; the network sees the
+        slices on either side beside them where the weights were trained so (config.data.neighbours).
       crops: (slice, top, left) of each in the resampled slice, in the order of slices.
       regions: for each point where is looked around it.
       window: what 0 and 1 of `images` stand for, and the unit.
@@ -52,6 +53,7 @@ class Plan:
         """
         self.shape = volume.values.shape[:3]
         self.crop_size = data.image_size
+        self._k = _neighbours(volume, data)
         self.notes = list(volume.notes)
         self.grid = self._resampled(volume, data)
         self.crops: list[tuple[int, int, int]] = []
@@ -65,7 +67,11 @@ class Plan:
             if not everywhere and values.are_hu(volume, data):
                 self._leave_out_air(volume)
         self.crops = sorted(set(self.crops))  # a crop that two points share is sampled once
-        self.images, self.window, notes = values.in_unit_range(volume, data, sorted({z for z, *_ in self.crops}))
+        looked = sorted({z for z, *_ in self.crops})
+        beside = {near for z in looked for near in neighbours.places(z, self._k, self.shape[0])}
+        self._slices, self.window, notes = values.in_unit_range(volume, data, sorted(beside))
+        given_beside = data.neighbours - self._k  # as channels of an array
+        self.images = {z: neighbours.own(self._slices[z], given_beside) for z in looked}
         self.notes += notes
         self.notes += unlike.notes(data, volume.spacing[1:], self.cut(), len(self.crops))
 
@@ -131,7 +137,8 @@ class Plan:
         at, image = None, None
         for z, top, left in self.crops if numbers is None else (self.crops[number] for number in numbers):
             if z != at:
-                at, image = z, resize(self.images[z], self.grid)
+                seen = neighbours.stacked(self._slices, z, self._k, self.shape[0])
+                at, image = z, resize(seen, self.grid)
             crop = image[top : top + self.crop_size, left : left + self.crop_size]
             short = [self.crop_size - side for side in crop.shape[:2]]
             yield np.pad(crop, [(0, short[0]), (0, short[1]), (0, 0)], mode='reflect')
@@ -146,6 +153,19 @@ class Plan:
         if self.regions:
             held *= 2  # as sampled, and what hangs together
         return held + int(crops) + one_slice + 12 * pixels + _WORKING
+
+
+def _neighbours(volume: Volume, data) -> int:
+    """How many slices on either side a crop is given; 0 also where the caller's array holds them as channels."""
+    if not data.neighbours or volume.values.shape[-1] == data.channels:
+        return 0
+    if len(volume.values) == 1:
+        slices = 'slice' if data.neighbours == 1 else 'slices'
+        raise UserError(
+            f'a single slice, and the weights look at {data.neighbours} {slices} on either side too '
+            '(config.data.neighbours): give the volume it is from, or take weights of single slices'
+        )
+    return data.neighbours
 
 
 def _starts(length: int, size: int) -> list[int]:

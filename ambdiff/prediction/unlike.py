@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ambdiff.data.files import neighbours
+
 _SIZE, _WINDOW = 64, (-1000.0, 400.0)
 _CONTRAST, _CLIPPED, _MEAN, _SPACING = 0.10, 0.70, (0.03, 0.78), (0.4, 1.1)
 _MOST = 256  # crops looked at
@@ -30,7 +32,7 @@ def notes(data, spacing: tuple[float, float], crops: Iterable[np.ndarray], count
       count: how many crops there are.
     """
     lung = data.intensity == 'hu_window' and tuple(data.hu_window) == _WINDOW and data.image_size == _SIZE
-    if not lung or data.channels != 1:
+    if not lung or neighbours.own_channels(data) != 1:
         return []
     found = []
     if not data.spacing and np.isfinite(spacing).all() and not _SPACING[0] <= min(spacing) <= _SPACING[1]:
@@ -40,6 +42,7 @@ def notes(data, spacing: tuple[float, float], crops: Iterable[np.ndarray], count
         if looked == _MOST:
             break
         looked += 1
+        crop = neighbours.own(crop, data.neighbours)
         low, high = np.quantile(crop, (0.05, 0.95))
         clipped, mean = np.mean((crop <= 0) | (crop >= 1)), crop.mean()
         if high - low < _CONTRAST:

