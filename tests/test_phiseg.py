@@ -173,7 +173,8 @@ def test_recommended_settings_are_the_public_codes_with_a_coarsest_latent_of_2_p
     config = default('phiseg')
     config.data.image_size = image_size
     methods.recommend(config)
-    assert (config.optim.learning_rate, config.train.batch_size, config.optim.clip_norm) == (1e-3, 12, 0.0)
+    clip = 0.0 if image_size >= 128 else 1.0  # as published only where runs are as long as published ones
+    assert (config.optim.learning_rate, config.train.batch_size, config.optim.clip_norm) == (1e-3, 12, clip)
     assert (len(config.method.filters), config.method.latent_levels) == levels
     assert methods.create(config).encoder.filters[:3] == (32, 64, 128)
 
