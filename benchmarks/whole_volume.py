@@ -1,6 +1,6 @@
 """How long predict takes for a whole chest CT, and how much memory: with points, and without.
 
-  python benchmarks/whole_volume.py --folder=/tmp/whole [--weights=lidc_small] [--slices=300] [--points]
+  python benchmarks/whole_volume.py --folder=FOLDER [--weights=lidc_small] [--slices=300] [--points]
 
 Writes a simulated CT of 512 x 512 x --slices voxels of .7 x .7 x 1.25 mm into the folder: a body with two lungs on a
 table, noise, and three balls of known place and size. --points samples around those; else tiles cover the body. The

@@ -100,7 +100,7 @@ def _write_masks(folder: pathlib.Path, prediction: Result) -> list[str]:
         for name, measure in maps.items():
             plane = lambda _, z, measure=measure: measure(samples.on_slice(z)) if z in samples.slices else None
             nifti.write(folder / f'{name}.nii.gz', volume, np.float32, plane)
-        nifti.write(folder / 'answers.nii.gz', volume, np.uint8, lambda _, z: _answers(prediction, z))
+        nifti.write(folder / 'answers.nii.gz', volume, np.uint8, _answers(prediction))
         return ['samples.nii.gz', *(f'{name}.nii.gz' for name in (*maps, 'answers'))]
     suffix = '.png' if samples.shape[1] == 1 else '.tif'
     names = []
@@ -117,19 +117,25 @@ def _write_masks(folder: pathlib.Path, prediction: Result) -> list[str]:
     return names
 
 
-def _answers(prediction: Result, z: int) -> np.ndarray | None:
-    """Which answer marks each pixel of a slice, [H, W] uint8: 1 the most frequent, .. in the order of `modes`, 0 none.
+def _answers(prediction: Result) -> nifti.Plane:
+    """Gives which answer marks each pixel of a slice, [H, W] uint8: 1 the most frequent, in order of `modes`, 0 none.
 
     Answers lie within each other: where several mark a pixel the smallest of them shows, so that none hides another.
     """
-    counted, groups = prediction.counted, prediction.whole.groups
-    if z not in counted.slices:
-        return None
-    labels = np.zeros(counted.shape[2:], np.uint8)
-    size = lambda number: -int(counted[groups[number].medoid].astype(bool).sum())
-    for number in sorted(range(min(len(groups), 255)), key=size):
-        labels[counted.plane(groups[number].medoid, z) > 0] = number + 1
-    return labels
+    counted = prediction.counted
+    typical = [group.medoid for group in prediction.whole.groups[:255]]
+    sizes = counted.pixels().sum(1)
+    largest_first = sorted(range(len(typical)), key=lambda number: -sizes[typical[number]])
+
+    def plane(_: int, z: int) -> np.ndarray | None:
+        if z not in counted.slices:
+            return None
+        labels = np.zeros(counted.shape[2:], np.uint8)
+        for number in largest_first:
+            labels[counted.plane(typical[number], z) > 0] = number + 1
+        return labels
+
+    return plane
 
 
 def _write_picture(path: pathlib.Path, pages: np.ndarray) -> None:
