@@ -30,22 +30,17 @@ from ambdiff.pages import charts
 from ambdiff.runtime import sharding
 from ambdiff.runtime.checkpoint import load_weights
 
-command.define_config()
-_VARY = flags.DEFINE_multi_string('vary', ['sample.num_steps=4,8,16'], 'A field and its values.')
-_SPLITS = flags.DEFINE_list('splits', ['validation'], 'The splits whose images are taken, together.')
-_CSV = flags.DEFINE_string('csv', '', 'A file that the rows are added to.')
-_PLOT = flags.DEFINE_string('plot', '', 'An SVG of excess against FLOP a mask, of all rows of --csv.')
 _SHOWN = ('ged', 'ged_excess', 'emptiness_error', 'hm_iou', 'difference')
 
 
-def combinations(config) -> list[dict[str, object]]:
-    """{'group.field': value} of each row.
+def combinations(config, vary) -> list[dict[str, object]]:
+    """{'group.field': value} of each row, from texts 'group.field=value,value'.
 
     Raises:
       UserError: no such field, or a value of another type.
     """
     choices = []
-    for text in _VARY.value:
+    for text in vary:
         name, _, values = text.partition('=')
         group, _, field = name.partition('.')
         if group not in config or not field or field not in config[group]:
@@ -58,28 +53,39 @@ def combinations(config) -> list[dict[str, object]]:
     return [dict(combination) for combination in itertools.product(*choices)]
 
 
-def load(config):
+def load(config, splits):
     """The cases of all splits, one after the other."""
     found = []
-    for split in _SPLITS.value:
+    for split in splits:
         source = sources.open_source(config.data, split)
         found.append(cases_lib.load(source, cases_lib.evenly_spaced(len(source), config.evaluate.max_images)))
     return found
 
 
-def compare(config):
+def compare(config, choices, splits, first=None):
+    """A row for each of the choices, as `combinations` gives them, all from config.checkpoint.
+
+    Args:
+      config: is changed.
+      choices: {'group.field': value} each.
+      splits: names of those whose images are taken.
+      first: GED of each image that `difference` is to; None: the first row's.
+
+    Returns:
+      (rows, first)
+    """
     mesh = sharding.create_mesh(config.mesh)
-    found = load(config)
+    found = load(config, splits)
     images, raters, present = (np.concatenate([getattr(c, n) for c in found]) for n in ('images', 'raters', 'present'))
     patients = [patient for cases in found for patient in cases.patients]
     key = jax.random.key(config.seed)
     weights, step = load_weights(config.checkpoint, config, sharding.replicated(mesh))
     print(
-        f'{config.checkpoint}, step {step}, {"+".join(_SPLITS.value)}: {len(images)} images, '
+        f'{config.checkpoint}, step {step}, {"+".join(splits)}: {len(images)} images, '
         f'N = {config.sample.num_samples}, seed {config.seed}'
     )
-    first, rows = None, []
-    for chosen in combinations(config):
+    rows = []
+    for chosen in choices:
         for name, value in chosen.items():
             group, field = name.split('.')
             config[group][field] = value
@@ -100,18 +106,18 @@ def compare(config):
         figures = {n: f'{means[n]:.5f}' for n in _SHOWN} | {f'{n}_stderr': f'{errors[n]:.5f}' for n in _SHOWN}
         about = {
             'weights': pathlib.Path(config.checkpoint).stem,
-            'splits': '+'.join(_SPLITS.value),
+            'splits': '+'.join(splits),
             'images': len(images),
         }
         about |= {'num_samples': config.sample.num_samples, 'draws': sampler.draws, 'settings': words}
         about |= {'evaluations_a_mask': f'{method.evaluations:g}', 'flop_a_mask': f'{flop:.0f}'}
         rows.append(about | figures | {'empty': f'{empty:.4f}'})
-    return rows
+    return rows, first
 
 
-def save(rows) -> None:
+def save(rows, table: str, plot: str) -> None:
     """Adds the rows to --csv, and draws all of it into --plot."""
-    path = pathlib.Path(_CSV.value)
+    path = pathlib.Path(table)
     if path.is_file():
         with path.open(newline='') as file:
             rows = [*csv.DictReader(file), *rows]
@@ -119,7 +125,7 @@ def save(rows) -> None:
         writer = csv.DictWriter(file, list(rows[-1]))
         writer.writeheader()
         writer.writerows(rows)
-    if not _PLOT.value:
+    if not plot:
         return
     points = [
         (
@@ -133,21 +139,32 @@ def save(rows) -> None:
     colours = {name: charts.COLOURS[kinds.index(name.partition(',')[0])] for name, *_ in points}
     axes = 'FLOP a mask', 'excess over the ideal GED'
     picture = charts.points_svg(points, axes, 'Excess over the ideal GED against FLOP a mask', colours)
-    pathlib.Path(_PLOT.value).write_text(charts.as_file(picture), 'utf-8')
+    pathlib.Path(plot).write_text(charts.as_file(picture), 'utf-8')
 
 
-def run(argv):
-    del argv
-    if _PLOT.value and not _CSV.value:
-        return command.fail('--plot draws the rows of a file: give --csv as well')
-    try:
-        rows = compare(flags.FLAGS.config)
-    except UserError as error:
-        return command.fail(error)
-    if _CSV.value:
-        save(rows)
-    return 0
+def main():
+    # Defined here, so that who imports this for its functions gets no flags.
+    command.define_config()
+    vary = flags.DEFINE_multi_string('vary', ['sample.num_steps=4,8,16'], 'A field and its values.')
+    splits = flags.DEFINE_list('splits', ['validation'], 'The splits whose images are taken, together.')
+    table = flags.DEFINE_string('csv', '', 'A file that the rows are added to.')
+    plot = flags.DEFINE_string('plot', '', 'An SVG of excess against FLOP a mask, of all rows of --csv.')
+
+    def run(argv):
+        del argv
+        if plot.value and not table.value:
+            return command.fail('--plot draws the rows of a file: give --csv as well')
+        config = flags.FLAGS.config
+        try:
+            rows, _ = compare(config, combinations(config, vary.value), splits.value)
+        except UserError as error:
+            return command.fail(error)
+        if table.value:
+            save(rows, table.value, plot.value)
+        return 0
+
+    app.run(run, flags_parser=command.parse_flags)
 
 
 if __name__ == '__main__':
-    app.run(run, flags_parser=command.parse_flags)
+    main()

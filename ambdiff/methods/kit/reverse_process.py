@@ -29,6 +29,8 @@ from ambdiff.methods.kit import masks
 Array = jax.Array
 # (images b [R, H, W, C], x_t [R, H, W, C], t [R]) -> what the network says
 Denoise = Callable[[Array, Array, Array], Array]
+# (images b, symmetries [R]) -> what the network takes of each image under its symmetry
+Turn = Callable[[Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,9 @@ class ReverseProcess:
             return self.fields.num_steps - 1 + dihedral.count(self.upright) / self.fields.num_samples
         return self.fields.num_steps
 
-    def sample(self, denoise: Denoise, b: Array, keys: Array, num_samples: int, parts: int) -> Array:
+    def sample(
+        self, denoise: Denoise, b: Array, keys: Array, num_samples: int, parts: int, turn: Turn = dihedral.turn
+    ) -> Array:
         """Samples N masks [B, N, H, W] for each image.
 
         Args:
@@ -81,6 +85,7 @@ class ReverseProcess:
           keys: [B], one an image.
           num_samples: N.
           parts: divides N; masks are taken in so many parts, one after the other.
+          turn: of b, where that is not an image: a network's features [B, H, W, ...] of it in every orientation.
         """
         shape = (*b.shape[1:3], self.process.num_channels)
         rows = masks.mask_keys(keys, num_samples)
@@ -90,7 +95,7 @@ class ReverseProcess:
         x = noise(streams.STARTS, self.process.num_steps)
         process, steps = self.process, self.fields.num_steps
         if self.fields.start == 'level_set':
-            first = self._level_sets(denoise, b, k, x, keys, parts)
+            first = self._level_sets(denoise, turn, b, k, x, keys, parts)
             if steps == 1:
                 return first
             steps -= 1
@@ -99,7 +104,7 @@ class ReverseProcess:
         process = process.respace(steps)
 
         def sample(b, k, x, row):
-            turned = dihedral.turn(b, k)
+            turned = turn(b, k)
             arguments = (process, lambda xt, t: denoise(turned, xt, t), x, row, self.fields.clip)
             if self.fields.sampler == 'ddim':
                 x0 = samplers.ddim(*arguments, self.fields.eta)
@@ -118,11 +123,11 @@ class ReverseProcess:
         streams_of = jax.vmap(jax.vmap(lambda row: jax.random.fold_in(row, stream)))
         return dihedral.draw(streams_of(rows), self.upright)
 
-    def _level_sets(self, denoise: Denoise, b: Array, k: Array, x: Array, keys: Array, parts: int) -> Array:
+    def _level_sets(self, denoise: Denoise, turn: Turn, b: Array, k: Array, x: Array, keys: Array, parts: int) -> Array:
         """First masks [B, N, H, W] from one evaluation at t = T - 1 of noise x [B, N, H, W, C]."""
 
         def share(b, k, x):
-            turned = dihedral.turn(b, k)
+            turned = turn(b, k)
             last = jnp.full(len(x), self.process.num_steps - 1)
             return dihedral.turn_back(self.process.share(watched(denoise(turned, x, last))), k)
 
