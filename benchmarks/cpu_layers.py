@@ -1,4 +1,4 @@
-"""GroupNorm on a CPU: ours (models/layers.py) beside flax.linen's.
+"""Layers of models/layers.py on a CPU: the norm beside flax.linen's, a 1x1 convolution beside einsum's gradient.
 
   python benchmarks/cpu_layers.py [--rounds=15]
 
@@ -18,6 +18,8 @@ from ambdiff.models import layers
 
 # [B, H, W, C] of the small config's levels and of their concatenated inputs.
 NORMS = [(16, 16, 16, 64), (16, 16, 16, 192), (16, 8, 8, 128), (16, 32, 32, 32)]
+# The same with the channels that a 1x1 convolution makes of them.
+POINTWISE = [((32, 16, 16, 192), 64), ((32, 8, 8, 128), 384), ((32, 4, 4, 128), 384)]
 
 
 def compiled_gradient(function, *arguments):
@@ -43,6 +45,12 @@ def norm(module, x, scale, bias):
     return module.apply({'params': {'scale': scale, 'bias': bias}}, x)
 
 
+def attended(convolution, x, kernel, back):
+    """What surrounds the projections of an attention block: a norm before, a residual branch around."""
+    h = jax.nn.silu(x - x.mean(axis=(1, 2), keepdims=True))
+    return x + convolution(jnp.tanh(convolution(h, kernel)), back)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=15)
@@ -57,6 +65,13 @@ def main():
         }
         ms = compare(rounds, functions, x, scale, bias)
         print(f'norm {shape!s:29} {ms["plain"]:9.2f} {ms["ours"]:9.2f} {ms["plain"] / ms["ours"]:6.2f}')
+    for shape, features in POINTWISE:
+        x, kernel = jax.random.normal(key, shape), jax.random.normal(key, (shape[-1], features)) / 10
+        plain = functools.partial(jnp.einsum, 'bhwc,cd->bhwd')
+        functions = {name: functools.partial(attended, f) for name, f in (('plain', plain), ('ours', layers.pointwise))}
+        ms = compare(rounds, functions, x, kernel, kernel.T)
+        name = f'1x1 {shape} -> {features}'
+        print(f'{name:34} {ms["plain"]:9.2f} {ms["ours"]:9.2f} {ms["plain"] / ms["ours"]:6.2f}')
 
 
 if __name__ == '__main__':

@@ -165,6 +165,16 @@ def test_dropout_acts_in_training_only(tiny):
     np.testing.assert_allclose(apply(variables, x, t, train=False), jax.jit(module.apply)(variables, x, t), atol=1e-5)
 
 
+def test_a_pointwise_convolution_has_einsums_gradients():
+    draw = np.random.default_rng(0).normal
+    x, kernel, weight = (jnp.asarray(draw(size=s), jnp.float32) for s in ((2, 3, 5, 4), (4, 6), (2, 3, 5, 6)))
+    plain = lambda x, kernel: jnp.einsum('bhwc,cd->bhwd', x, kernel)
+    gradients = lambda f: jax.grad(lambda *a: (f(*a) * weight).sum(), argnums=(0, 1))(x, kernel)
+    np.testing.assert_array_equal(layers.pointwise(x, kernel), plain(x, kernel))
+    for ours, einsums in zip(gradients(layers.pointwise), gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, einsums, rtol=1e-5, atol=1e-5)
+
+
 def test_patches_are_cut_and_put_back_in_place():
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
     cut = layers.space_to_depth(x, 2)

@@ -38,6 +38,26 @@ def _uniform_fan_in(fan_in: int):
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
 
+@jax.custom_vjp
+def pointwise(x: Array, kernel: Array) -> Array:
+    """A 1x1 convolution: [B, H, W, C], [C, D] -> [B, H, W, D].
+
+    Its gradient with respect to the kernel waits until x and the output's gradient are there. XLA:CPU, which transposes
+    one of them for it, would otherwise compute its elements anew while it walks across the rows: a fifth of a training
+    step of configs/lidc.py:small (benchmarks/cpu_layers.py).
+    """
+    return jnp.einsum('bhwc,cd->bhwd', x, kernel)
+
+
+def _pointwise_gradients(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = operands
+    x, gradient = jax.lax.optimization_barrier((x, gradient))
+    return jnp.einsum('bhwd,cd->bhwc', gradient, kernel), jnp.einsum('bhwc,bhwd->cd', x, gradient)
+
+
+pointwise.defvjp(lambda x, kernel: (pointwise(x, kernel), (x, kernel)), _pointwise_gradients)
+
+
 class Conv(nn.Module):
     """Square convolution with zero padding size // 2 on every side: [B, H, W, Cin] -> [B, H', W', features].
 
@@ -60,7 +80,7 @@ class Conv(nn.Module):
         bias = self.param('bias', init, (self.features,)).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.size == 1 and self.stride == 1:
-            y = jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
+            y = pointwise(x, kernel[0, 0])
         else:
             pad = (self.size // 2, self.size // 2)
             y = jax.lax.conv_general_dilated(
