@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from ambdiff import finite
+from ambdiff import finite, garbage
 from ambdiff.errors import UserError
 from ambdiff.methods.kit.contract import Method, Weights
 from ambdiff.runtime import sharding
@@ -113,9 +113,10 @@ class Sampler:
             index = np.minimum(np.arange(first, first + size), len(images) - 1)  # ragged end
             chunk = jax.device_put((images[index], of_keys[index]), self._split)
             if size not in self._compiled:
-                lowered = self._sample.lower(weights, *chunk)
-                with _beside(meanwhile):
-                    self._compiled[size] = lowered.compile()
+                with garbage.waits():
+                    lowered = self._sample.lower(weights, *chunk)
+                    with _beside(meanwhile):
+                        self._compiled[size] = lowered.compile()
             began = time.perf_counter()
             seen, masks = self._compiled[size](weights, *chunk)
             samples.append(np.asarray(masks))

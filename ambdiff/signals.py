@@ -1,6 +1,6 @@
 """SIGINT and SIGTERM end a command in one line: what it was writing is taken back, and the exit status says which.
 
-Only the standard library: a command asks for it before its imports, which take a moment.
+Light to import: a command asks for it before its imports, which take a moment.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+
+from ambdiff import garbage
 
 _STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -39,19 +41,16 @@ def _end(number, _):
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """As `at_start`, for the block alone; not where JAX is here already, as in a notebook.
-
-    Next to nothing of what an import makes is garbage, and looking for it takes a tenth of its time: that waits.
-    """
-    before, collects = {}, gc.isenabled()
+    """As `at_start`, for the block alone; not where JAX is here already, as in a notebook."""
+    before, first = {}, 'jax' not in sys.modules
     try:
-        gc.disable()
         with contextlib.suppress(ValueError):  # only the main thread may
-            before = {} if 'jax' in sys.modules else {number: signal.signal(number, _end) for number in _STATUS}
-        yield
+            before = {number: signal.signal(number, _end) for number in _STATUS} if first else {}
+        with garbage.waits():
+            yield
+        if first:
+            gc.freeze()  # what was imported stays as long as the process: no need to go through it for garbage again
     finally:
-        if collects:
-            gc.enable()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -2,7 +2,8 @@
 
   python benchmarks/start_up.py [--repeats=5] [--weights=lidc_small] [--masks=16] [--checkouts=.,../before]
 
-Cold is with an empty compile cache, warm with one that holds the program. Every number is a median over the repeats,
+Cold is with an empty compile cache, warm with one that holds the program. Python's bytecode is there in both, as after
+the first start of an installation: starts that are not counted write it. Every number is a median over the repeats,
 with the range of the totals; of several checkouts each repeat runs all, one after the other, and the masks' digests
 tell whether they are bit-equal. A busy machine makes all of it longer. `--repeats=1` is a short run.
 """
@@ -41,7 +42,13 @@ def made(folder):
 def run(checkout, cache, folder, *arguments):
     """(what the clock says, wall seconds) of one process."""
     said = folder / 'said.json'
-    environment = os.environ | {'PYTHONPATH': str(checkout), 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+    places = {
+        'PYTHONPATH': checkout,
+        'JAX_COMPILATION_CACHE_DIR': cache,
+        'PYTHONPYCACHEPREFIX': folder / 'bytecode',
+        'PYTHONDONTWRITEBYTECODE': '',  # without it half of a start would go into compiling Python
+    }
+    environment = os.environ | {name: str(place) for name, place in places.items()}
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, CLOCK, said, *map(str, arguments)], env=environment, capture_output=True, text=True
@@ -52,20 +59,30 @@ def run(checkout, cache, folder, *arguments):
     return json.loads(said.read_text()), wall
 
 
+def predict(checkout, cache, arguments, folder, images):
+    """As `run`, of the command."""
+    shutil.rmtree(folder / 'output', ignore_errors=True)
+    flags = ['--output', folder / 'output', '--weights', arguments.weights, '--num-samples', arguments.masks]
+    return run(checkout, cache, folder, 'predict', images[0], *flags)
+
+
+def python(checkout, cache, arguments, folder, images):
+    """As `run`, of the same in Python."""
+    return run(checkout, cache, folder, 'python', images[1], arguments.weights, arguments.masks)
+
+
 def once(checkout, arguments, folder, images):
     """{column: {row: value}} of one cold and one warm start of each kind, and the digest of the masks."""
-    columns, cache, output = {}, folder / 'cache', folder / 'output'
+    columns, cache = {}, folder / 'cache'
     shutil.rmtree(cache, ignore_errors=True)
     for state in ('cold', 'warm'):
-        shutil.rmtree(output, ignore_errors=True)
-        flags = [images[0], '--output', output, '--weights', arguments.weights, '--num-samples', arguments.masks]
-        said, wall = run(checkout, cache, folder, 'predict', *flags)
+        said, wall = predict(checkout, cache, arguments, folder, images)
         (phase,) = said['phases'].values()
         inside = sum(phase[kind] for kind in KINDS)
         columns[f'predict, {state}'] = {**phase, OUTSIDE: wall - inside}
     shutil.rmtree(cache)
     for state in ('cold', 'warm'):
-        said, _ = run(checkout, cache, folder, 'python', images[1], arguments.weights, arguments.masks)
+        said, _ = python(checkout, cache, arguments, folder, images)
         for name, phase in said['phases'].items():
             if state == 'cold' or name == 'first sample':
                 columns[name if name != 'first sample' else f'first sample, {state}'] = {**phase, OUTSIDE: 0.0}
@@ -105,6 +122,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         images = made(folder)
+        for checkout in checkouts:
+            predict(checkout, folder / 'first', arguments, folder, images)
+            python(checkout, folder / 'first', arguments, folder, images)
         for _ in range(arguments.repeats):
             for checkout in checkouts:
                 columns, digests[checkout] = once(checkout, arguments, folder, images)

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM end a command in one line, whenever they come."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -62,3 +63,10 @@ def test_a_signal_while_a_command_is_imported_ends_it_at_once(when, number, stat
     code = f'import os, signal; from ambdiff import signals; {DURING[when].format(kill=kill)}'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (status, 'ambdiff: interrupted before it began\n')
+
+
+def test_garbage_is_looked_for_again_after_an_import_that_failed():
+    with pytest.raises(ImportError), signals.importing():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()

@@ -3,6 +3,7 @@
 import json
 
 import archives
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,12 @@ def test_size_that_does_not_divide_raises(tiny):
     module, variables, _, t = tiny
     with pytest.raises(ValueError, match=r'10x9 is not a multiple of 2'):
         jax.eval_shape(module.apply, variables, jnp.zeros((2, 10, 9, 2)), t)
+
+
+def test_parameters_of_another_width_are_refused_by_name():
+    params = {'kernel': np.zeros((3, 3, 2, 4), np.float32), 'bias': np.zeros(4, np.float32)}
+    with pytest.raises(flax.errors.ScopeParamShapeError, match='kernel'):
+        layers.Conv(5).apply({'params': params}, np.zeros((1, 4, 4, 2), np.float32))
 
 
 def test_narrow_network_names_the_norm_groups_that_do_not_divide():
