@@ -44,16 +44,15 @@ def _uniform_fan_in(fan_in: int):
 def pointwise(x: Array, kernel: Array) -> Array:
     """A 1x1 convolution: [B, H, W, C], [C, D] -> [B, H, W, D].
 
-    Its gradient with respect to the kernel waits until x and the output's gradient are there. XLA:CPU, which transposes
-    one of them for it, would otherwise compute its elements anew while it walks across the rows: a fifth of a training
-    step of configs/lidc.py:small (benchmarks/cpu_layers.py).
+    Its gradient with respect to the kernel is x' g, g the output's. JAX's own is the transpose of g' x, the same sums,
+    for which XLA:CPU transposes x while it computes it anew: a fifth of a training step of configs/lidc.py:small
+    (benchmarks/cpu_layers.py).
     """
     return jnp.einsum('bhwc,cd->bhwd', x, kernel)
 
 
 def _pointwise_gradients(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = operands
-    x, gradient = jax.lax.optimization_barrier((x, gradient))
     return jnp.einsum('bhwd,cd->bhwc', gradient, kernel), jnp.einsum('bhwc,bhwd->cd', x, gradient)
 
 
