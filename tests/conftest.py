@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  what is set here must be set before JAX is imported
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -19,7 +20,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
 # Most of a test's time is compiling: four times faster without the optimiser, equal to rounding.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # a flag that XLA does not know ends the process
     # The compiler's older way to write loops: compiled in half the time, equal to rounding.
     os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1')
@@ -32,10 +33,12 @@ from absl import flags
 
 from ambdiff.prediction.crop_sampler import CropSampler
 
-pytest_plugins = ['browser']  # fixtures of the pages in a browser
+pytest_plugins = ['browser', 'mean_method']  # fixtures of the pages in a browser; a method that compiles in a moment
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
+# Tracing makes many objects and few circles: looking for these as often as Python does takes a tenth of the time.
+gc.set_threshold(50_000, 20, 20)
 
 SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 
@@ -86,3 +89,9 @@ def pytest_collection_modifyitems(items):
     names = 'hosts notebook train sharding evaluate faults cimd channels add_a_method convert'
     slow = [f'test_{name}' for name in names.split()]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
+
+
+def pytest_collection_finish():
+    """What all modules hold stays to the end: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()

@@ -64,8 +64,8 @@ def test_every_fault_is_told_and_the_rest_is_surveyed(data):
         sources.open_source(data, 'train')
 
 
-def test_it_trains_with_no_edit_elsewhere(data, tmp_path):
-    config = tiny.config(data[1], **{'train.num_steps': 1, 'train.log_every': 1, 'optim.warmup_steps': 0})
+def test_it_trains_with_no_edit_elsewhere(data, mean_method, tmp_path):
+    config = tiny.config(data[1], 'mean', **{'train.num_steps': 1, 'train.log_every': 1, 'optim.warmup_steps': 0})
     assert train.train(config, tmp_path / 'run')
     (line,) = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     assert np.isfinite(json.loads(line)['loss'])

@@ -1,12 +1,10 @@
 """python -m ambdiff.data.check: what is there, every fault named once, leaks found, a page without requests."""
 
 import os
-import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 import test_hpunet_crops as hpunet
@@ -21,21 +19,12 @@ from ambdiff.data import check, survey
 from ambdiff.data.layouts import knegt_pickle
 from ambdiff.data.survey import Survey
 
-ROOT = pathlib.Path(__file__).parents[1]
-
 
 def run(path, *arguments):
-    return subprocess.run(
-        [
-            *(sys.executable, '-m', 'ambdiff.data.check', '--config=configs/lidc.py'),
-            *(f'--config.data.path={path}', '--config.data.image_size=16', '--config.data.num_raters=3'),
-            *('--config.data.intensity=full_range', *map(str, arguments)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        capture_output=True,
-        text=True,
-        timeout=240,
+    return forked.run(
+        *('-m', 'ambdiff.data.check', '--config=configs/lidc.py', f'--config.data.path={path}'),
+        *('--config.data.image_size=16', '--config.data.num_raters=3', '--config.data.intensity=full_range'),
+        *arguments,
     )
 
 

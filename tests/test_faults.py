@@ -22,9 +22,9 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def config(data):
+def config(data, mean_method):
     """Of every run here: a constant learning rate, so that a longer run takes the same compiled step."""
-    return tiny.config(data, **{'train.keep_checkpoints': 3, 'optim.schedule': 'constant'})
+    return tiny.config(data, 'mean', **{'train.keep_checkpoints': 3, 'optim.schedule': 'constant'})
 
 
 @pytest.fixture(scope='module')
@@ -151,7 +151,7 @@ def test_every_differing_field_is_listed_and_free_ones_may_differ(trained, tmp_p
     other.evaluate.max_images, other.train.max_rollbacks, other.mesh.fsdp = 2, 0, True
     assert train.train(other, workdir)
     fields = {'seed': 5, 'data.augment': False, 'model.dropout': 0.1, 'optim.b2': 0.9, 'train.batch_size': 16}
-    fields |= {'method.time_sampling': 'uniform', 'diffusion.schedule': 'linear'}
+    fields |= {'method.decay': 0.25, 'diffusion.schedule': 'linear'}
     for name, value in fields.items():
         group, _, field = name.rpartition('.')
         (other[group] if group else other)[field] = value

@@ -135,13 +135,10 @@ def test_several_classes_are_refused():
         methods.create(tiny.config('unused', 'level_sets', **{'data.num_classes': 2}))
 
 
-def test_a_run_starts_from_the_network_of_another_method(tmp_path):
-    tiny.write_hdf5(tmp_path / 'data.hdf5')
-    short = {'train.num_steps': 2, 'optim.warmup_steps': 1, 'train.checkpoint_every': 2, 'optim.learning_rate': 0.0}
-    assert train.train(tiny.config(tmp_path / 'data.hdf5', **short), tmp_path / 'cimd')
-    config = tiny.config(tmp_path / 'data.hdf5', 'level_sets', **short)
+def test_a_run_starts_from_the_network_of_another_method(weights, tmp_path):
+    config = tiny.config(tiny.write_hdf5(tmp_path / 'data.hdf5'), 'level_sets')
     fresh = train._Setup(config).start().params
-    config.checkpoint = str(tmp_path / 'cimd')
+    config.checkpoint = str(weights)
     started = train._Setup(config).start().params
     same = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
     assert same(started['head'], fresh['head']) and not same(started['unet'], fresh['unet'])

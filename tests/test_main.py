@@ -1,25 +1,12 @@
 """The command line: one clear line and exit status 2 for a mistake, before anything is written."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
+import forked
 import pytest
 import tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
-
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, '-m', 'ambdiff.main', *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return forked.run('-m', 'ambdiff.main', *arguments)
 
 
 @pytest.mark.parametrize(

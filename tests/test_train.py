@@ -39,8 +39,8 @@ def assert_same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-def test_accumulated_gradient_is_the_mean_over_its_parts(data):
-    config = tiny.config(data, **{'train.accumulation_steps': 2, 'data.augment': False})
+def test_accumulated_gradient_is_the_mean_over_its_parts(data, mean_method):
+    config = tiny.config(data, 'mean', **{'train.accumulation_steps': 2, 'data.augment': False})
     method, optimiser = methods.create(config), optim.create(config.optim, 12)
     state = tiny.state(config, method, optimiser)
     params = state.params
@@ -49,39 +49,39 @@ def test_accumulated_gradient_is_the_mean_over_its_parts(data):
     _, metrics = jax.jit(train.make_train_step(config, method, optimiser))(state, batch)
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[1]
     loss = jax.jit(method.loss)
-    parts = [
-        loss(params, {}, {n: v[i::2] for n, v in batch.items()}, jax.random.fold_in(key, i))[0].mean() for i in range(2)
-    ]
+    halves = [{n: v[i::2] for n, v in batch.items()} for i in range(2)]
+    parts = [loss(params, state.carried, x, jax.random.fold_in(key, i))[0].mean() for i, x in enumerate(halves)]
     np.testing.assert_allclose(float(metrics['loss']), float(sum(parts) / 2), rtol=1e-5)
 
 
 @pytest.fixture(scope='module')
 def interrupted(data, tmp_path_factory):
-    """One run by one command three times: until kill -9, until SIGTERM, to the end.
+    """One run three times: by one command until kill -9 and until SIGTERM, by another process to the end.
 
     (workdir, its step at SIGTERM, what it said until then, its last step, what it said to the end)
     """
     folder = tmp_path_factory.mktemp('interrupted')
     workdir = folder / 'run'
 
-    def start(log, steps, *more):
-        flags = tiny.flags(data, workdir, **{'train.num_steps': steps, 'train.keep_checkpoints': 1000})
-        # With a constant learning rate where the run ends may be said later.
-        return processes.start([*flags, '--config.optim.schedule=constant', *more], log=folder / log)
-
-    run = start('killed', 100_000)
+    # With a constant learning rate where the run ends may be said later.
+    fields = {'train.num_steps': 100_000, 'train.keep_checkpoints': 1000, 'optim.schedule': 'constant'}
+    flags = [*tiny.flags(data, workdir, **fields), '--config.optim.schedule=constant']
+    run = processes.start(flags, log=folder / 'killed')
     processes.wait_for(workdir / 'checkpoints' / '4', run)
     run[0].kill()
     assert processes.finish(run) == [-signal.SIGKILL]
     saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-    run = start('stopped', 100_000)
+    run = processes.start(flags, log=folder / 'stopped')
     processes.wait_for(workdir / 'checkpoints' / str(saved + 4), run)
     run[0].terminate()
     assert processes.finish(run) == [0]
     stopped = (folder / 'stopped.0').read_text()
     step = int(stopped.split('stopped by SIGTERM at step ')[1].split(':')[0])
-    assert processes.finish(start('ended', step + 6, '--mode=train')) == [0]
-    return workdir, step, stopped, step + 6, (folder / 'ended.0').read_text()
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.logger, 'info', lambda text, *values: said.append(text % values))
+        assert train.train(tiny.config(data, **{**fields, 'train.num_steps': step + 6}), workdir)
+    return workdir, step, stopped, step + 6, '\n'.join(said)
 
 
 def test_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(interrupted, data, tmp_path):
@@ -103,10 +103,12 @@ def test_terminated_run_saves_and_says_how_to_go_on(interrupted):
     assert (workdir / 'checkpoints' / str(step)).is_dir()
 
 
-def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+def test_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_checkpoint(
+    data, mean_method, tmp_path, monkeypatch
+):
     # No config may ask for it: it stands for whatever spoils a loss.
     monkeypatch.setitem(config_check._RANGES, 'optim.learning_rate', (0, 1e38))
-    config = tiny.config(data, **{'optim.learning_rate': 1e35, 'optim.clip_norm': 0.0})
+    config = tiny.config(data, 'mean', **{'optim.learning_rate': 1e35, 'optim.clip_norm': 0.0})
     config.train.checkpoint_every, config.train.max_rollbacks = 1, 2
     with pytest.raises(UserError, match=r'not finite .* at step \d+, after 2 rollbacks .* is kept') as error:
         train.train(config, tmp_path / 'run')
