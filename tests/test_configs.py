@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ambdiff import dihedral, methods, train
+from ambdiff import dihedral, methods, plan, train
 from ambdiff.data import sources
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -61,17 +61,15 @@ def test_base_is_the_design_of_small_for_an_accelerator_and_costs_what_it_states
     evaluation = jax.jit(lambda params, image: method._outputs(params, image)[0])
     assert 4.2e9 < evaluation.lower(params, image).cost_analysis()['flops'] < 4.4e9
 
-    smaller = {'model.channels': 8, 'model.num_res_blocks': 1, 'model.num_groups': 4, 'model.num_heads': 2}
-    fewer = {'train.num_steps': 2, 'train.batch_size': 2, 'train.checkpoint_every': 2, 'train.sample_every': 0}
-    for field, value in {
-        **smaller,
-        **fewer,
-        'data.path': str(tiny.write_hdf5(tmp_path / 'data.hdf5', size=130)),
-    }.items():
-        group, name = field.split('.')
-        config[group][name] = value
-    assert train.train(config, tmp_path / 'run')
-    assert (tmp_path / 'run' / 'checkpoints' / '2').is_dir()
+    # A run begins: data is read and placed, and the step takes it, traced at its size and width but not computed.
+    config.data.path = str(tiny.write_hdf5(tmp_path / 'data.hdf5', size=130))
+    plan.check(config)
+    run = train._Setup(config)
+    batch = run.load(0)
+    assert batch['image'].shape == (64, 128, 128, 1)
+    after, said = jax.eval_shape(train.make_train_step(config, run.method, run.optimiser), run.abstract, batch)
+    kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert kinds(after) == kinds(run.abstract) and {'loss', 'energy', 'grad_norm'} <= set(said)
 
 
 @pytest.mark.parametrize('name', ['lidc', 'bone_us', 'ms_mri'])

@@ -85,14 +85,14 @@ def test_divergence_of_mixtures_is_the_integral():
 def test_every_family_learns_all_of_its_parameters_and_starts_finite(family):
     encoder = latent.LatentEncoder(family, latent_dim=3, rank=2, components=2, filters=(4,), num_layers=1)
     x = jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 2)), jnp.float32)
-    params = encoder.init(jax.random.key(0), x)
+    params = jax.jit(encoder.init)(jax.random.key(0), x)
 
     def loss(params):
         law = encoder.apply(params, x)
         z = law.draw_relaxed(jax.random.key(1), 4, 0.5)
         return jnp.square(z - 1).mean() - law.log_density(jnp.ones((2, 1, 3))).mean()
 
-    value, gradient = jax.value_and_grad(loss)(params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)

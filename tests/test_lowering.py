@@ -50,5 +50,4 @@ def test_the_training_step_runs_on_gpu_and_tpu(name):
         'present': np.ones((2, 4), bool),
     }
     step = jax.jit(train.make_train_step(config, method, optim.create(config.optim, config.train.num_steps)))
-    for platform in ('cuda', 'tpu'):
-        check(step.trace(state, batch).lower(lowering_platforms=(platform,)).as_text())
+    check(jax.export.export(step, platforms=('cuda', 'tpu'))(state, batch).mlir_module())

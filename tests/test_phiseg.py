@@ -118,10 +118,10 @@ def test_finer_levels_add_to_the_logits_of_coarser_ones_and_reach_no_others(buil
 
 def test_a_latent_follows_from_the_next_coarser_one_alone(built):
     method, params, _ = built
-    features = method.encoder.apply({'params': params['prior']['encoder']}, BATCH['image'])[1:]
 
     @jax.jit
     def laws(latents):
+        features = method.encoder.apply({'params': params['prior']['encoder']}, BATCH['image'])[1:]
         return method.pyramid.apply({'params': params['prior']['latents']}, features, lambda i, _: latents[i])
 
     latents = [jnp.asarray(RNG.normal(size=(3, n, n, 2)), jnp.float32) for n in (4, 2, 1)]
@@ -164,7 +164,8 @@ def test_every_network_learns_several_classes_without_norms():
     assert set(gradient) == {'prior', 'posterior', 'decoder'}
     for leaf in jax.tree.leaves(gradient):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0
-    masks_drawn = np.asarray(method.sample(params, {}, BATCH['image'], jax.random.split(jax.random.key(1), 3), 2))
+    draw = jax.jit(lambda p, keys: method.sample(p, {}, BATCH['image'], keys, 2))
+    masks_drawn = np.asarray(draw(params, jax.random.split(jax.random.key(1), 3)))
     assert masks_drawn.dtype == np.uint8 and set(np.unique(masks_drawn)) <= {0, 1, 2}
 
 

@@ -43,10 +43,16 @@ def test_loss_is_the_cross_entropy_of_all_pixels_and_the_weighted_divergence(bui
     rater_key, draw_key, _ = jax.random.split(key, 3)
     y = masks.of_rater(jnp.asarray(BATCH['masks']), masks.draw_rater(rater_key, jnp.asarray(BATCH['present'])))
     x = 2 * BATCH['image'] - 1
-    prior = method.encoder.apply({'params': params['prior']}, x)
-    posterior = method.encoder.apply({'params': params['posterior']}, jnp.concatenate([x, y[..., None]], -1))
-    features, _ = method.unet.apply({'params': params['unet']}, x)
-    z = np.float64(posterior.draw_relaxed(draw_key, 1, 1.0)[:, 0])
+
+    @jax.jit
+    def networks(params):
+        prior = method.encoder.apply({'params': params['prior']}, x)
+        posterior = method.encoder.apply({'params': params['posterior']}, jnp.concatenate([x, y[..., None]], -1))
+        features, _ = method.unet.apply({'params': params['unet']}, x)
+        return prior, posterior, features, posterior.draw_relaxed(draw_key, 1, 1.0)
+
+    prior, posterior, features, z = networks(params)
+    z = np.float64(z[:, 0])
 
     head = jax.tree.map(np.float64, params['head'])
     h = np.concatenate([np.float64(features), np.broadcast_to(z[:, None, None], (3, 8, 8, 3))], -1)
@@ -93,7 +99,8 @@ def test_every_network_learns_with_a_mixture_and_several_classes():
     for network in gradient.values():
         largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(network))
         assert np.isfinite(largest) and largest > 0
-    drawn = np.asarray(method.sample(params, {}, BATCH['image'], jax.random.split(jax.random.key(1), 3), 2))
+    draw = jax.jit(lambda p, keys: method.sample(p, {}, BATCH['image'], keys, 2))
+    drawn = np.asarray(draw(params, jax.random.split(jax.random.key(1), 3)))
     assert drawn.shape == (3, 2, 8, 8) and drawn.dtype == np.uint8 and set(np.unique(drawn)) <= {0, 1, 2}
 
 
