@@ -39,19 +39,35 @@ def made(folder):
     return folder / 'image.png', folder / 'image.npy'
 
 
-def run(checkout, cache, folder, *arguments):
-    """(what the clock says, wall seconds) of one process."""
-    said = folder / 'said.json'
+def environment(checkout, cache, folder):
+    """Of a process that sees this checkout, compile cache, and a folder for Python's bytecode."""
     places = {
         'PYTHONPATH': checkout,
         'JAX_COMPILATION_CACHE_DIR': cache,
         'PYTHONPYCACHEPREFIX': folder / 'bytecode',
         'PYTHONDONTWRITEBYTECODE': '',  # without it half of a start would go into compiling Python
     }
-    environment = os.environ | {name: str(place) for name, place in places.items()}
+    return os.environ | {name: str(place) for name, place in places.items()}
+
+
+def folders(parser, names):
+    """The checkouts that a flag names, "," between them; ends where one is none."""
+    found = [pathlib.Path(name).resolve() for name in names.split(',')]
+    for folder in found:
+        if not (folder / 'ambdiff' / '__init__.py').is_file():
+            parser.error(f'no checkout of this project in {folder}')
+    return found
+
+
+def run(checkout, cache, folder, *arguments):
+    """(what the clock says, wall seconds) of one process."""
+    said = folder / 'said.json'
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, CLOCK, said, *map(str, arguments)], env=environment, capture_output=True, text=True
+        [sys.executable, CLOCK, said, *map(str, arguments)],
+        env=environment(checkout, cache, folder),
+        capture_output=True,
+        text=True,
     )
     wall = time.perf_counter() - began
     if done.returncode:
@@ -114,10 +130,7 @@ def main():
     parser.add_argument('--masks', type=int, default=16)
     parser.add_argument('--checkouts', default=str(ROOT), help='folders of this project, "," between them')
     arguments = parser.parse_args()
-    checkouts = [pathlib.Path(name).resolve() for name in arguments.checkouts.split(',')]
-    for checkout in checkouts:
-        if not (checkout / 'ambdiff' / '__init__.py').is_file():
-            parser.error(f'no checkout of this project in {checkout}')
+    checkouts = folders(parser, arguments.checkouts)
     rounds, digests = {checkout: [] for checkout in checkouts}, {}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
