@@ -218,8 +218,8 @@ def prepare(checkout: Checkout, inputs: dict, parts: Sequence[str]) -> None:
         checkout.train(STEPS[0])
     if 'evaluate' in parts:
         checkout.evaluate(16)
-    if 'files' in parts:
-        checkout.predict(inputs['many'][0][1], FILES_MASKS)
+    for _, folder in inputs['many']:  # the program is that of as many crops as are sampled together
+        checkout.predict(folder, FILES_MASKS)
     checkout.new_turn()
 
 
