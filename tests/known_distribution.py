@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tiny
 
 # The tests' settings (conftest.py) compile fast and run slow: a thousand steps take a minute with them, 2 s with these.
 OPTIMISED = {'xla_backend_optimization_level': 1, 'xla_llvm_disable_expensive_passes': False}
@@ -59,7 +58,7 @@ def learn(
     """Trains a method by Adam to a learning rate of 0, all steps in one compiled program, and samples it."""
     given = jax.tree.map(jnp.asarray, batch(batch_size, size))
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    loss_key, sample_key = jax.random.split(jax.random.key(seed))
+    init_key, loss_key, sample_key = jax.random.split(jax.random.key(seed), 3)
 
     @functools.partial(jax.jit, compiler_options=OPTIMISED)
     def train(params, state, given, keys):
@@ -78,9 +77,7 @@ def learn(
         (params, state, _), loss = jax.lax.scan(step, start, keys)
         return params, state, loss
 
-    # Not from method.init: compiling that takes as long as a hundred steps.
-    params = tiny.params(method, given['image'], seed=seed)
-    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(method.init, loss_key, given)[1])
+    params, state = jax.jit(method.init)(init_key, given)
     params, state, loss = train(params, state, given, jax.random.split(loss_key, steps))
     sample = jax.jit(lambda *arguments: method.sample(*arguments, num_samples))
     masks = np.asarray(sample(params, state, given['image'][:1], sample_key[None])[0])
