@@ -24,7 +24,7 @@ FIELDS |= {'sample.num_steps': 1}
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    # Seven images to evaluate: they divide over neither two nor four processes.
+    # Seven images to evaluate: they do not divide over two processes.
     return tiny.write_hdf5(tmp_path_factory.mktemp('data') / 'tiny.hdf5', {'train': 24, 'val': 8, 'test': 7})
 
 
@@ -40,25 +40,26 @@ def one(data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def chain(data, tmp_path_factory):
-    """One run by four processes of two devices that split the state (FSDP), then by two of one that hold it whole.
+    """One run by two processes of two devices that split the state (FSDP), then by two of one that hold it whole.
 
-    The four end by SIGTERM to one of them. The two end by kill -9 to the second, and again by kill -9 to the first; the
-    same command a third time ends the run. What the processes said is in the files four.0 .. 3 and two.0 .. 1.
+    The first two end by SIGTERM to the one that does not write. The others end by kill -9 to the second, and again by
+    kill -9 to the first; the same command a third time ends the run. What the processes said is in the files
+    split.0 .. 1 and whole.0 .. 1.
     """
     workdir = tmp_path_factory.mktemp('chain')
     flags = tiny.flags(data, workdir, **FIELDS)
-    running = start([*flags, '--config.mesh.fsdp=True'], 4, 2, workdir / 'four')
+    running = start([*flags, '--config.mesh.fsdp=True'], 2, 2, workdir / 'split')
     wait_for(workdir / 'checkpoints' / '10', running)
-    running[2].send_signal(signal.SIGTERM)
-    assert finish(running) == [0, 0, 0, 0]
+    running[1].send_signal(signal.SIGTERM)
+    assert finish(running) == [0, 0]
     for victim in (1, 0):
         newest = max(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-        running = start(flags, 2, 1, workdir / 'two')
+        running = start(flags, 2, 1, workdir / 'whole')
         wait_for(workdir / 'checkpoints' / str(newest // 10 * 10 + 10), running)
         running[victim].kill()
         statuses = finish(running, 300)
         assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] != 0
-    assert finish(start(flags, 2, 1, workdir / 'two')) == [0, 0]
+    assert finish(start(flags, 2, 1, workdir / 'whole')) == [0, 0]
     return workdir
 
 
@@ -82,24 +83,23 @@ def test_any_processes_learn_and_sample_what_one_device_does_through_faults(chai
         np.testing.assert_array_equal(drawn[name], reference[name])
 
 
-def test_sigterm_to_one_of_four_processes_saves_on_all_at_the_same_step(chain):
-    said = (chain / 'four.0').read_text()
+def test_sigterm_to_one_process_saves_on_all_at_the_same_step(chain):
+    said = (chain / 'split.0').read_text()
     step = int(said.split('stopped by SIGTERM at step ')[1].split(':')[0])
     assert step >= 10 and 'the same command goes on from there' in said
-    assert f'going on from step {step} ' in (chain / 'two.0').read_text()
+    assert f'going on from step {step} ' in (chain / 'whole.0').read_text()
 
 
 def test_killed_processes_go_on_from_the_newest_checkpoint_and_the_others_say_so(chain):
-    said = (chain / 'two.0').read_text()
+    said = (chain / 'whole.0').read_text()
     assert said.count('going on from step') == 3 and 'going on from step 0' not in said
-    assert 'start all of them again' in said + (chain / 'two.1').read_text()
+    assert 'start all of them again' in said + (chain / 'whole.1').read_text()
 
 
 def test_only_the_first_process_writes_and_speaks(chain):
-    assert 'step 5/60' in (chain / 'four.0').read_text()
-    for number in (1, 2, 3):
-        said = (chain / f'four.{number}').read_text()
-        assert 'step 5/60' not in said and 'Traceback' not in said
+    assert 'step 5/60' in (chain / 'split.0').read_text()
+    said = (chain / 'split.1').read_text()
+    assert 'step 5/60' not in said and 'Traceback' not in said
 
 
 def test_shards_cover_everything_and_are_equally_long(monkeypatch):
