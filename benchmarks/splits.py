@@ -49,7 +49,7 @@ def choices(method: str) -> list[dict[str, object]]:
     steps = [{'sample.num_steps': count} for count in (8, 4, 2, 1)]
     if method == 'cimd':
         return steps
-    return [{'method.orientations': 2} | one for one in steps] + [{'method.orientations': 1} | steps[0]]
+    return [{'method.orientations': 1} | one for one in steps] + [{'method.orientations': 2} | steps[0]]
 
 
 def light_share(config) -> float:
@@ -89,7 +89,7 @@ def picture(rows: list[dict]) -> str:
     """Excess against FLOP a mask, a curve for each network over its steps, or over orientations."""
     curves = {}
     for row in rows:
-        if row['row'] == 'level_sets' or 'orientations=1' not in row['settings']:
+        if row['row'] == 'level_sets' or 'orientations=2' not in row['settings']:
             share = float(row['share'])
             name = row['row'] if share in (0, 1) else f'split {share:.1%}'
             curves.setdefault(name, []).append((float(row['flop_a_mask']), float(row['ged_excess'])))
