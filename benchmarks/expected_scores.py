@@ -19,10 +19,10 @@ correlation of q with p. `--sharpen=1.2` multiplies the logit of q, as a trial.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import sampler_quality  # beside this file
 from absl import app, flags
 
 from ambdiff import command, methods, metrics
-from ambdiff.data import sources
 from ambdiff.errors import UserError
 from ambdiff.evaluation import cases as cases_lib
 from ambdiff.runtime import sharding
@@ -86,10 +86,7 @@ def of_weights(config, path: str, cases: cases_lib.Cases, sharpen: float) -> dic
 
 def together(config, splits) -> cases_lib.Cases:
     """The cases of all splits, one after the other."""
-    found = []
-    for split in splits:
-        source = sources.open_source(config.data, split)
-        found.append(cases_lib.load(source, cases_lib.evenly_spaced(len(source), config.evaluate.max_images)))
+    found = sampler_quality.load(config, splits)
     arrays = (np.concatenate([getattr(c, name) for c in found]) for name in ('images', 'raters', 'present'))
     texts = ([text for c in found for text in getattr(c, name)] for name in ('names', 'patients'))
     return cases_lib.Cases(*arrays, *texts)
